@@ -1,0 +1,1 @@
+//! Evaluates an expression for one reading.

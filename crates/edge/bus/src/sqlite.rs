@@ -1,0 +1,4 @@
+//! The embedded bus.
+/// `bus.db`.
+#[derive(Clone)]
+pub struct SqliteBus {}

@@ -1,0 +1,13 @@
+//! All SQL, all migrations, history chunks; live values.
+//!
+//! Embedded there are two files: `history.db` ([`History`]: readings, ledger, dead letters, ingest's position) and
+//! `store.db` ([`Store`]: anomaly_history, outbox, positions, activations, snapshots, machines, alarms, audit), apart so
+//! that an alert never waits for a chunk. Does not know HTTP, topics' bytes or a class's laws.
+
+pub mod history;
+mod live;
+mod store;
+
+pub use history::History;
+pub use live::LiveValues;
+pub use store::Store;
