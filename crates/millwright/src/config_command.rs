@@ -1,0 +1,70 @@
+//! `millwright config`: write, show and check the configuration.
+
+use crate::{
+    cli::{ConfigCommand, Output},
+    config,
+    failure::Failure,
+};
+use anyhow::{Context, Result};
+use std::path::Path;
+
+/// Runs the command.
+pub fn run(command: ConfigCommand, output: Output) -> Result<()> {
+    match command {
+        ConfigCommand::Init { file, yes } => init(&file, yes),
+        ConfigCommand::Explain { file } => explain(file.config.as_deref(), output),
+        ConfigCommand::Check { file } => {
+            config::load(Some(&file), &[], &[])?;
+            eprintln!("{} is fine", file.display());
+            Ok(())
+        }
+    }
+}
+
+fn init(file: &Path, yes: bool) -> Result<()> {
+    if file == Path::new("-") {
+        print!("{}", config::DEFAULTS);
+        return Ok(());
+    }
+    if file.exists() && !yes {
+        return Err(Failure::failed("MW-0019", format!("{} exists", file.display()))
+            .hint("give another name, or --yes to overwrite it")
+            .into());
+    }
+    std::fs::write(file, config::DEFAULTS).with_context(|| format!("write {}", file.display()))?;
+    eprintln!("wrote {}; use it with `millwright up --config {}`", file.display(), file.display());
+    Ok(())
+}
+
+fn explain(file: Option<&Path>, output: Output) -> Result<()> {
+    let environment: Vec<(String, String)> = std::env::vars().collect();
+    let (_, origins) = config::load(file, &environment, &[])?;
+    if output == Output::Json {
+        let document: serde_json::Map<String, serde_json::Value> = origins
+            .iter()
+            .map(|(key, (value, origin))| {
+                (key.clone(), serde_json::json!({ "value": shown(key, value), "origin": origin.to_string() }))
+            })
+            .collect();
+        println!("{}", serde_json::Value::Object(document));
+        return Ok(());
+    }
+    for (key, (value, origin)) in &origins {
+        println!("{key:24} {:24} {origin}", shown(key, value));
+    }
+    Ok(())
+}
+
+/// A value as it may be shown: no secret leaves here.
+fn shown(key: &str, value: &toml::Value) -> String {
+    if key != "webhooks" {
+        return value.to_string();
+    }
+    let mut value = value.clone();
+    for hook in value.as_array_mut().into_iter().flatten() {
+        if let Some(secret) = hook.get_mut("secret") {
+            *secret = toml::Value::String("***".to_owned());
+        }
+    }
+    value.to_string()
+}
