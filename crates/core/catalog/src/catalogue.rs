@@ -1,7 +1,8 @@
 //! What is in force: class files, match rules and machine overrides, addressed by hash.
 
 use crate::{Class, MachineId, Mistakes};
-use std::{collections::BTreeMap, sync::Arc};
+use sha2::{Digest, Sha256};
+use std::{collections::BTreeMap, fmt::Write, sync::Arc};
 
 /// What is in force. Immutable; a change makes a new one with another hash.
 #[derive(Debug, Clone)]
@@ -9,7 +10,7 @@ pub struct Catalogue {
     classes: BTreeMap<String, Arc<Class>>,
     default_class: String,
     rules: Vec<MatchRule>,
-    machines: BTreeMap<MachineId, MachineSettings>,
+    machines: Arc<BTreeMap<MachineId, MachineSettings>>,
     hash: String,
 }
 
@@ -68,50 +69,120 @@ pub enum ClassError {
     Document(String),
 }
 
+/// What [`Catalogue::document`] writes.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Document {
+    /// Number of the format.
+    format: u32,
+    default_class: String,
+    rules: Vec<MatchRule>,
+    machines: BTreeMap<String, MachineSettings>,
+    /// Class files byte for byte, by id.
+    classes: BTreeMap<String, String>,
+}
+
+const MILL: &str = include_str!("mill.toml");
+const PUMP: &str = include_str!("pump.toml");
+
 impl Catalogue {
     /// The built-in classes with `mill` as the default.
     pub fn builtin() -> Catalogue {
-        todo!()
+        let classes = [("mill.toml", MILL), ("pump.toml", PUMP)]
+            .map(|(file, text)| Class::parse(file, text).expect("a test parses the built-in classes"));
+        Catalogue {
+            default_class: classes[0].id.clone(),
+            classes: classes.into_iter().map(|class| (class.id.clone(), Arc::new(class))).collect(),
+            rules: Vec::new(),
+            machines: Arc::default(),
+            hash: String::new(),
+        }
+        .hashed()
+    }
+
+    fn hashed(mut self) -> Catalogue {
+        let digest = Sha256::digest(self.document().as_bytes());
+        self.hash = digest.iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
+        self
     }
 
     /// Adds or replaces a class (a file with a built-in's id takes its place).
-    pub fn with_class(self, class: Class) -> Catalogue {
-        let _ = class;
-        todo!()
+    pub fn with_class(mut self, class: Class) -> Catalogue {
+        self.classes.insert(class.id.clone(), Arc::new(class));
+        self.hashed()
     }
 
     /// Names the class of machines that no rule fits.
     ///
     /// # Errors
     /// The class is not in the catalogue.
-    pub fn with_default(self, class: &str) -> Result<Catalogue, ClassError> {
-        let _ = class;
-        todo!()
+    pub fn with_default(mut self, class: &str) -> Result<Catalogue, ClassError> {
+        self.known(class)?;
+        self.default_class = class.to_owned();
+        Ok(self.hashed())
     }
 
     /// Sets the match rules.
     ///
     /// # Errors
     /// A rule names a class that is not in the catalogue.
-    pub fn with_rules(self, rules: Vec<MatchRule>) -> Result<Catalogue, ClassError> {
-        let _ = rules;
-        todo!()
+    pub fn with_rules(mut self, rules: Vec<MatchRule>) -> Result<Catalogue, ClassError> {
+        rules.iter().try_for_each(|rule| self.known(&rule.class).map(|_| ()))?;
+        self.rules = rules;
+        Ok(self.hashed())
     }
 
     /// Sets what a machine has of its own; the default settings remove it.
     ///
     /// # Errors
     /// Every key or value that the machine's class does not allow.
-    pub fn with_machine(self, machine: MachineId, settings: MachineSettings) -> Result<Catalogue, ClassError> {
-        let _ = (machine, settings);
-        todo!()
+    pub fn with_machine(mut self, machine: MachineId, settings: MachineSettings) -> Result<Catalogue, ClassError> {
+        let class = match &settings.class {
+            Some(class) => self.known(class)?,
+            None => self.by_rule(&machine),
+        };
+        let problems = problems(class, &settings);
+        if !problems.is_empty() {
+            return Err(ClassError::Machine { machine_id: machine, problems });
+        }
+        let machines = Arc::make_mut(&mut self.machines);
+        if settings == MachineSettings::default() {
+            machines.remove(&machine);
+        } else {
+            machines.insert(machine, settings);
+        }
+        Ok(self.hashed())
     }
 
     /// The class of a reading: its key `class`, else the machine's, else the first rule that fits, else the default.
     /// `bound` is the class that the machine had before, where it was seen.
     pub fn class_of(&self, machine: &str, bound: Option<&str>, named: Option<&str>) -> ClassChoice {
-        let _ = (machine, bound, named);
-        todo!()
+        let own = self.machines.get(machine).and_then(|settings| settings.class.as_deref());
+        let has = bound.or(own);
+        if let Some(named) = named
+            && !self.classes.contains_key(named)
+        {
+            return ClassChoice::Unknown(named.to_owned());
+        }
+        match (has, named) {
+            (Some(has), Some(named)) if has != named => ClassChoice::Changed(has.to_owned(), named.to_owned()),
+            (Some(id), _) | (None, Some(id)) => match self.classes.get(id) {
+                Some(class) => ClassChoice::Class(class.clone()),
+                None => ClassChoice::Unknown(id.to_owned()),
+            },
+            (None, None) => ClassChoice::Class(self.by_rule(machine).clone()),
+        }
+    }
+
+    fn by_rule(&self, machine: &str) -> &Arc<Class> {
+        let rule = self.rules.iter().find(|rule| fits(rule.pattern.as_bytes(), machine.as_bytes()));
+        &self.classes[rule.map_or(&self.default_class, |rule| &rule.class)]
+    }
+
+    fn known(&self, class: &str) -> Result<&Arc<Class>, ClassError> {
+        self.classes.get(class).ok_or_else(|| ClassError::NoClass(class.to_owned()))
     }
 
     /// A class by id.
@@ -151,7 +222,14 @@ impl Catalogue {
 
     /// The whole catalogue as canonical JSON, built-ins included; [`Catalogue::from_document`] reads it back.
     pub fn document(&self) -> String {
-        todo!()
+        let document = Document {
+            format: 1,
+            default_class: self.default_class.clone(),
+            rules: self.rules.clone(),
+            machines: self.machines.iter().map(|(id, own)| (id.to_string(), own.clone())).collect(),
+            classes: self.classes.iter().map(|(id, class)| (id.clone(), class.document.clone())).collect(),
+        };
+        serde_json::to_string(&document).expect("a catalogue has string keys and finite numbers")
     }
 
     /// Reads a catalogue document.
@@ -159,7 +237,187 @@ impl Catalogue {
     /// # Errors
     /// It is not one of ours.
     pub fn from_document(document: &str) -> Result<Catalogue, ClassError> {
-        let _ = document;
-        todo!()
+        let wrong = |what: String| ClassError::Document(what);
+        let read: Document = serde_json::from_str(document).map_err(|error| wrong(error.to_string()))?;
+        if read.format != 1 {
+            return Err(wrong(format!("format {}, this release reads 1", read.format)));
+        }
+        let mut classes = BTreeMap::new();
+        for (id, text) in read.classes {
+            let class = Class::parse(&format!("{id}.toml"), &text)?;
+            classes.insert(id, Arc::new(class));
+        }
+        let mut machines = BTreeMap::new();
+        for (id, own) in read.machines {
+            machines.insert(MachineId::try_from(id.as_str()).map_err(|error| wrong(error.to_string()))?, own);
+        }
+        if !classes.contains_key(&read.default_class) {
+            return Err(ClassError::NoClass(read.default_class));
+        }
+        let catalogue = Catalogue {
+            classes,
+            default_class: read.default_class,
+            rules: Vec::new(),
+            machines: Arc::new(machines),
+            hash: String::new(),
+        };
+        catalogue.with_rules(read.rules)
+    }
+}
+
+/// Whether a pattern fits: `*` stands for any characters, `?` for one byte.
+fn fits(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(byte) if *byte == b'?' || *byte == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => match star {
+                Some((at, eaten)) => {
+                    star = Some((at, eaten + 1));
+                    p = at + 1;
+                    n = eaten + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+/// What a class does not allow of a machine's settings.
+fn problems(class: &Class, settings: &MachineSettings) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut tell = |key: String, message: String| found.push(Problem { key, message });
+    for (id, value) in &settings.parameters {
+        let key = format!("parameters.{id}");
+        match class.parameters.iter().find(|parameter| parameter.id == *id) {
+            None => {
+                let known: Vec<&str> = class.parameters.iter().map(|parameter| parameter.id.as_str()).collect();
+                tell(key, format!("class {} has no parameter `{id}`; it has {}", class.id, list(&known)));
+            }
+            Some(_) if !value.is_finite() => tell(key, "not a finite number".to_owned()),
+            Some(parameter) => {
+                if let Some((low, high)) = parameter.range
+                    && !(low..=high).contains(value)
+                {
+                    tell(key, format!("{value} lies outside {low} to {high} {}", parameter.unit));
+                }
+            }
+        }
+    }
+    let limits = limit_keys(class);
+    for (id, value) in &settings.limits {
+        let key = format!("limits.{id}");
+        if !limits.contains(id) {
+            let known: Vec<&str> = limits.iter().map(String::as_str).collect();
+            tell(key, format!("class {} has no limit `{id}`; it has {}", class.id, list(&known)));
+        } else if !value.is_finite() {
+            tell(key, "not a finite number".to_owned());
+        }
+    }
+    for (id, word) in &settings.attributes {
+        let key = format!("attributes.{id}");
+        match class.attributes.iter().find(|attribute| attribute.id == *id) {
+            None => {
+                let known: Vec<&str> = class.attributes.iter().map(|attribute| attribute.id.as_str()).collect();
+                tell(key, format!("class {} has no attribute `{id}`; it has {}", class.id, list(&known)));
+            }
+            Some(attribute) if !attribute.values.contains(word) => {
+                tell(key, format!("`{word}` is none of {}", attribute.values.join(", ")));
+            }
+            Some(_) => {}
+        }
+    }
+    found
+}
+
+fn list(known: &[&str]) -> String {
+    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+}
+
+/// Keys of every limit that a machine may override: `law.term`, with levels `law.level.term`.
+pub(crate) fn limit_keys(class: &Class) -> Vec<String> {
+    let mut keys = Vec::new();
+    for law in &class.laws {
+        for level in &law.levels {
+            keys.extend(level.logic.terms.iter().map(|term| law.limit_key(level, term)));
+        }
+    }
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(name: &str) -> MachineId {
+        MachineId::try_from(name).unwrap()
+    }
+
+    #[test]
+    fn a_document_reads_back_to_the_same_hash() {
+        let own = MachineSettings {
+            class: Some("pump".to_owned()),
+            parameters: [("i_rated".to_owned(), 38.0)].into(),
+            limits: [("vibration.critical.vib_mm_s".to_owned(), 7.0)].into(),
+            attributes: [("category".to_owned(), "I".to_owned())].into(),
+        };
+        let rules = vec![MatchRule { pattern: "pump-*".to_owned(), class: "pump".to_owned() }];
+        let catalogue = Catalogue::builtin().with_rules(rules).unwrap().with_machine(id("p 1"), own).unwrap();
+        let again = Catalogue::from_document(&catalogue.document()).unwrap();
+        assert_eq!(again.hash(), catalogue.hash());
+        assert_ne!(again.hash(), Catalogue::builtin().hash());
+        assert_eq!(again.machine("p 1").unwrap().parameters["i_rated"], 38.0);
+    }
+
+    #[test]
+    fn a_reading_has_the_class_of_its_key_its_machine_a_rule_or_the_default() {
+        let rules = vec![MatchRule { pattern: "pump-*".to_owned(), class: "pump".to_owned() }];
+        let catalogue = Catalogue::builtin().with_rules(rules).unwrap();
+        let class =
+            |machine: &str, bound: Option<&str>, named: Option<&str>| match catalogue.class_of(machine, bound, named) {
+                ClassChoice::Class(class) => class.id.clone(),
+                ClassChoice::Unknown(id) => format!("unknown {id}"),
+                ClassChoice::Changed(has, named) => format!("changed {has} to {named}"),
+            };
+        assert_eq!(class("pump-1", None, None), "pump");
+        assert_eq!(class("a pump-1", None, None), "mill");
+        assert_eq!(class("pump-1", None, Some("mill")), "mill");
+        assert_eq!(class("pump-1", Some("mill"), None), "mill");
+        assert_eq!(class("pump-1", Some("mill"), Some("pump")), "changed mill to pump");
+        assert_eq!(class("x", None, Some("boat")), "unknown boat");
+    }
+
+    #[test]
+    fn every_wrong_setting_of_a_machine_is_named() {
+        let own = MachineSettings {
+            class: Some("pump".to_owned()),
+            parameters: [("i_rated".to_owned(), -1.0), ("torque".to_owned(), 1.0)].into(),
+            limits: [("vibration.vib_mm_s".to_owned(), 7.0)].into(),
+            attributes: [("category".to_owned(), "III".to_owned())].into(),
+        };
+        let Err(ClassError::Machine { problems, .. }) = Catalogue::builtin().with_machine(id("p"), own) else {
+            panic!()
+        };
+        let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(
+            keys,
+            ["parameters.i_rated", "parameters.torque", "limits.vibration.vib_mm_s", "attributes.category"]
+        );
+    }
+
+    #[test]
+    fn a_pattern_fits_whole_names() {
+        let check = |pattern: &str, name: &str| fits(pattern.as_bytes(), name.as_bytes());
+        assert!(check("*", "") && check("a*c", "abbc") && check("a*b*c", "axbxbc") && check("?b", "ab"));
+        assert!(!check("a*c", "abbcd") && !check("", "a") && !check("?", ""));
     }
 }

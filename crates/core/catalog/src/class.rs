@@ -377,3 +377,14 @@ impl Class {
         self.laws.iter().position(|law| law.id == id)
     }
 }
+
+impl Law {
+    /// Key under which a machine overrides the limit of a term: `law.term`, with levels `law.level.term`.
+    pub fn limit_key(&self, level: &Level, term: &Term) -> String {
+        if self.has_levels {
+            format!("{}.{}.{}", self.id, level.severity.as_str(), term.id)
+        } else {
+            format!("{}.{}", self.id, term.id)
+        }
+    }
+}

@@ -12,8 +12,8 @@ mod parse;
 
 pub use catalogue::{Catalogue, ClassChoice, ClassError, MachineSettings, MatchRule, Problem};
 pub use class::{
-    Adjust, Attribute, Channel, ChannelKind, Class, Comparison, Derived, Law, Level, Limit, LimitTable, Logic, LogicMode,
-    Parameter, Quantity, Severity, State, StateRule, Term, Text,
+    Adjust, Attribute, Channel, ChannelKind, Class, Comparison, Derived, Law, Level, Limit, LimitTable, Logic,
+    LogicMode, Parameter, Quantity, Severity, State, StateRule, Term, Text,
 };
 pub use expression::{Expr, Function, Operator, Statistic};
 pub use id::{IdError, MachineId};
