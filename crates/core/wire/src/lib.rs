@@ -10,10 +10,13 @@ mod json;
 mod number;
 mod partition;
 mod reject;
+#[cfg(test)]
+mod testing;
 mod time;
 
 pub use alert::{
-    Alert, AlertId, AlertText, Contribution, CounterfactualStep, Direction, Kind, LimitSource, Position, Reason, ReasonTerm, alert_id,
+    Alert, AlertId, AlertText, Contribution, CounterfactualStep, Direction, Kind, LimitSource, Position, Reason,
+    ReasonTerm, alert_id,
 };
 pub use batch::{Marker, Quality, ReadingBatch, Span};
 pub use binary::BinaryError;
@@ -22,7 +25,7 @@ pub use json::{Decoded, Decoder, Framing, NotReadings};
 pub use number::{ScaledError, decimal_text, scaled};
 pub use partition::partition_of;
 pub use reject::{ErrorCode, Reject};
-pub use time::{TimeError, format_time, parse_time};
+pub use time::{TimeError, format_time, parse_time, rfc3339};
 
 /// Topic of the readings.
 pub const READINGS_TOPIC: &str = "sensor-raw-data";
