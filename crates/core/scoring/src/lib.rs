@@ -7,6 +7,7 @@ mod band;
 mod columns;
 mod explain;
 mod expression;
+mod logic;
 mod mahalanobis;
 mod phrases;
 mod settings;

@@ -37,7 +37,13 @@ pub fn cleared_text(class: &Class, machine: &str, condition: &str, law: Option<u
 }
 
 /// The text of a standing condition whose machine left `running` (`Some(state)`) or is judged again (`None`).
-pub fn suspended_text(class: &Class, machine: &str, condition: &str, law: Option<usize>, left_for: Option<State>) -> AlertText {
+pub fn suspended_text(
+    class: &Class,
+    machine: &str,
+    condition: &str,
+    law: Option<usize>,
+    left_for: Option<State>,
+) -> AlertText {
     let _ = (class, machine, condition, law, left_for);
     todo!()
 }
