@@ -1,5 +1,6 @@
 //! The front door: command line, configuration, wiring, shutdown.
 
+mod bench;
 mod class;
 mod cli;
 mod config;
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Config(command) => config_command::run(command, cli.output),
         Command::Class(command) => class::run(command),
+        Command::Bench(args) => bench::run(&args, cli.output),
         _ => todo!(),
     };
     match done {
