@@ -6,7 +6,7 @@
 
 pub mod history;
 mod live;
-mod store;
+pub mod store;
 
 pub use history::History;
 pub use live::LiveValues;

@@ -1,13 +1,32 @@
 //! `store.db`: anomaly_history, outbox, positions, activations, snapshots, machines, alarms, notifications, audit.
 
-use crate::history::Page;
-use engine::Effects;
-use std::path::Path;
-use wire::Alert;
+mod alerts;
+mod catalogues;
+mod commit;
+mod machines;
+mod schema;
+mod snapshots;
+mod writer;
+
+pub use alerts::AlertQuery;
+pub use catalogues::Activation;
+pub use commit::Step;
+pub use machines::MachineRow;
+
+use machines::Confirmed;
+use rusqlite::{Connection, Transaction};
+use std::{path::Path, sync::Arc};
+use tokio::sync::watch;
+use writer::Database;
 
 /// `store.db`. One writer thread; group commit; `synchronous=FULL`.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    database: Arc<Database>,
+    /// Last position of the outbox that is durable.
+    outbox: watch::Sender<i64>,
+    confirmed: Arc<Confirmed>,
+}
 
 /// Why the store did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -15,41 +34,22 @@ pub struct Store {}
 pub enum Error {
     #[error("store.db")]
     Sqlite(#[from] rusqlite::Error),
+    #[error("store.db: commit")]
+    Commit(#[source] Arc<rusqlite::Error>),
+    #[error("store.db: {0} is damaged")]
+    Damaged(String),
     #[error("partition {partition}: position is {found}, not {expected}: another detector went on from here")]
     Fenced { partition: u16, expected: i64, found: i64 },
     #[error("store.db: this release knows schema {known}, the file has {found}")]
     Schema { known: u32, found: u32 },
+    #[error("store.db is another program's database")]
+    NotOurs,
     #[error("cursor is not one of ours")]
     Cursor,
+    #[error("a job of the store panicked")]
+    Panicked,
     #[error("the store is closed")]
     Closed,
-}
-
-/// One step of detect on one partition.
-pub struct Step<'a> {
-    /// The partition of `wire::READINGS_TOPIC`.
-    pub partition: u16,
-    /// Where it stood.
-    pub from: i64,
-    /// Where it stands then.
-    pub to: i64,
-    /// What the records between lead to.
-    pub effects: &'a Effects,
-    /// A catalogue that takes effect at `from`: (hash, document).
-    pub activation: Option<(&'a str, &'a str)>,
-}
-
-/// Which alerts.
-#[derive(Debug, Clone, Default)]
-#[expect(missing_docs, reason = "parameters of SPEC.md 3.8")]
-pub struct AlertQuery {
-    pub machine_id: Option<String>,
-    pub failure_type: Option<String>,
-    pub severity: Option<String>,
-    pub from_us: Option<i64>,
-    pub to_us: Option<i64>,
-    pub limit: usize,
-    pub cursor: Option<String>,
 }
 
 impl Store {
@@ -58,44 +58,51 @@ impl Store {
     /// # Errors
     /// The file cannot be opened, is not ours or is of a later release.
     pub fn open(path: &Path) -> Result<Store, Error> {
-        let _ = path;
-        todo!()
+        let mut connection = writer::open_writer(path)?;
+        schema::migrate(&mut connection)?;
+        let last: i64 = connection.query_row("select coalesce(max(position), 0) from outbox", [], |row| row.get(0))?;
+        let confirmed = Arc::new(Confirmed::load(&connection)?);
+        let database = Arc::new(Database::start(path, connection));
+        Ok(Store { database, outbox: watch::Sender::new(last), confirmed })
     }
 
-    /// Where detect goes on: next offset per partition.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn positions(&self, partitions: u16) -> Result<Vec<i64>, Error> {
-        let _ = partitions;
-        todo!()
+    /// Runs a job in the next group commit; what it did is durable when this returns. A job that fails leaves nothing
+    /// behind, and does not disturb the others of its group.
+    pub(crate) async fn write<T, F>(&self, job: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
+    {
+        self.database.write(job, |_| ()).await
     }
 
-    /// Writes the steps of detect in one transaction: compare-and-set of each position FIRST, then history, outbox (only
-    /// for history rows really inserted), events, machines, fits, activations. Wakes whoever waits for the outbox.
-    ///
-    /// # Errors
-    /// [`Error::Fenced`]: start over from the database's position.
-    pub async fn commit(&self, steps: Vec<Step<'_>>) -> Result<(), Error> {
-        let _ = steps;
-        todo!()
+    /// As [`Store::write`]; `durable` runs once the job is on disk, in commit order, even if nobody waits any more.
+    /// It runs on the writer's thread: it must be short and must not block.
+    pub(crate) async fn write_then<T, F, D>(&self, job: F, durable: D) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
+        D: FnOnce(&T) + Send + 'static,
+    {
+        self.database.write(job, durable).await
     }
 
-    /// Alerts with an outbox position above `after`, in commit order: (position, alert's JSON).
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn outbox_after(&self, after: i64, limit: usize) -> Result<Vec<(i64, String)>, Error> {
-        let _ = (after, limit);
-        todo!()
+    /// Reads in a blocking thread, on one of a few read-only connections.
+    pub(crate) async fn read<T, F>(&self, job: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    {
+        self.database.clone().read(job).await
     }
 
-    /// Alerts, newest first by event time.
-    ///
-    /// # Errors
-    /// The file cannot be read, or the cursor is not ours.
-    pub async fn alerts(&self, query: AlertQuery) -> Result<Page<Alert>, Error> {
-        let _ = query;
-        todo!()
+    /// Finishes what waits, writes the log into the file and closes it.
+    pub async fn close(&self) {
+        let database = self.database.clone();
+        // The writer may be in the middle of an fsync.
+        let _ = tokio::task::spawn_blocking(move || database.close()).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

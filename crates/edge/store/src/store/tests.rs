@@ -1,0 +1,356 @@
+//! The store against real files.
+
+use super::*;
+use engine::{Effects, MachineEvent};
+use wire::{Alert, AlertText, Kind, Position, READINGS_TOPIC, Reason};
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    fn open(&self) -> Store {
+        Store::open(&self.0.path().join("store.db")).unwrap()
+    }
+}
+
+fn alert(machine: &str, kind: Kind, timestamp: i64, offset: i64) -> Alert {
+    let position = Position { topic: READINGS_TOPIC.into(), partition: 0, offset, index: 3 };
+    let id = wire::alert_id(machine, "overstrain", kind, timestamp, &position);
+    Alert {
+        alert_id: id,
+        machine_id: machine.into(),
+        class: "mill".into(),
+        failure_type: "Overstrain".into(),
+        kind,
+        severity: catalog::Severity::Critical,
+        score: 0.125,
+        model: "laws".into(),
+        model_version: "abc".into(),
+        condition: "overstrain".into(),
+        condition_id: id,
+        timestamp,
+        arrived_at: timestamp + 5,
+        started_at: timestamp,
+        position,
+        reading: Some(serde_json::value::RawValue::from_string(r#"{"torque_nm":42.80}"#.into()).unwrap()),
+        reason: Reason { law: Some("overstrain".into()), notes: vec!["a".into()], ..Reason::default() },
+        text: AlertText { en: "torque".into(), ko: "토크".into() },
+        suspended: None,
+        caught_up: (kind == Kind::Changed).then_some(true),
+        notice: false,
+    }
+}
+
+fn raised(alerts: Vec<Alert>) -> Effects {
+    Effects { alerts, ..Effects::default() }
+}
+
+fn step(partition: u16, from: i64, to: i64, effects: &Effects) -> Step<'_> {
+    Step { partition, from, to, effects, sources: &[], activation: None }
+}
+
+async fn all(store: &Store, query: AlertQuery) -> Vec<Alert> {
+    store.alerts(AlertQuery { limit: 1000, ..query }).await.unwrap().rows
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_after_reopening() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let effects = raised(vec![alert("m1", Kind::Raised, 2_000_000, 7)]);
+    store.commit(vec![step(0, 0, 8, &effects), step(3, 0, 5, &Effects::default())]).await.unwrap();
+    // Not closed: a second connection sees what a crash would leave.
+    let again = folder.open();
+    assert_eq!(again.positions(6).unwrap(), [8, 0, 0, 5, 0, 0]);
+    let outbox = again.outbox_after(0, 10).await.unwrap();
+    assert_eq!(outbox, [(1, effects.alerts[0].to_json())]);
+    assert_eq!(*again.outbox().borrow(), 1);
+}
+
+#[tokio::test]
+async fn the_history_writes_each_alert_again_byte_for_byte() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let alerts: Vec<Alert> = [Kind::Raised, Kind::Changed, Kind::Cleared]
+        .into_iter()
+        .zip(1..)
+        .map(|(kind, at)| alert("m1", kind, at * 1_234_567, at))
+        .collect();
+    let effects = raised(alerts.clone());
+    store.commit(vec![step(0, 0, 9, &effects)]).await.unwrap();
+    for alert in &alerts {
+        assert_eq!(store.alert(alert.alert_id).await.unwrap().unwrap().to_json(), alert.to_json());
+    }
+}
+
+#[tokio::test]
+async fn an_overtaken_detector_writes_nothing_and_the_winner_writes_once() {
+    let folder = Folder::new();
+    let (first, second) = (folder.open(), folder.open());
+    let effects = raised(vec![alert("m1", Kind::Raised, 2_000_000, 7)]);
+    first.commit(vec![step(0, 0, 8, &effects)]).await.unwrap();
+    let quiet = Effects::default();
+    let fenced = second.commit(vec![step(1, 0, 4, &quiet), step(0, 0, 9, &effects)]).await;
+    assert!(matches!(fenced, Err(Error::Fenced { partition: 0, expected: 0, found: 8 })), "{fenced:?}");
+    assert_eq!(second.positions(2).unwrap(), [8, 0], "no step of the loser stays");
+    // The same transition told again, by a detector that replayed: history and outbox keep one.
+    second.commit(vec![step(0, 8, 9, &effects)]).await.unwrap();
+    assert_eq!(second.outbox_after(0, 10).await.unwrap().len(), 1);
+    assert_eq!(all(&second, AlertQuery::default()).await.len(), 1);
+}
+
+#[tokio::test]
+async fn two_detectors_from_zero_cannot_both_begin() {
+    let folder = Folder::new();
+    let (first, second) = (folder.open(), folder.open());
+    let quiet = Effects::default();
+    let both = tokio::join!(first.commit(vec![step(0, 0, 5, &quiet)]), second.commit(vec![step(0, 0, 6, &quiet)]));
+    assert_eq!([both.0.is_ok(), both.1.is_ok()].iter().filter(|won| **won).count(), 1);
+}
+
+#[tokio::test]
+async fn a_failing_job_does_not_disturb_its_group() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let put = |store: &Store, id: &str| {
+        let (store, row) = (store.clone(), MachineRow::new(id, "mill"));
+        async move { store.put_machines(vec![row]).await }
+    };
+    let bad = MachineRow { criticality: "Z".into(), ..MachineRow::new("bad", "mill") };
+    let panicking = store.write(|_| -> Result<(), Error> { panic!("a bug") });
+    let (a, b, c, d) = tokio::join!(
+        put(&store, "a"),
+        store.put_machines(vec![MachineRow::new("x", "mill"), bad]),
+        panicking,
+        put(&store, "b")
+    );
+    a.unwrap();
+    assert!(matches!(b, Err(Error::Sqlite(_))));
+    assert!(matches!(c, Err(Error::Panicked)));
+    d.unwrap();
+    let names: Vec<_> = store.machines().await.unwrap().into_iter().map(|row| row.machine_id).collect();
+    assert_eq!(names, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_commit_wakes_who_waits_for_the_outbox() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let mut outbox = store.outbox();
+    let quiet = Effects::default();
+    store.commit(vec![step(0, 0, 1, &quiet)]).await.unwrap();
+    assert!(!outbox.has_changed().unwrap());
+    let effects = raised(vec![alert("m1", Kind::Raised, 1, 1), alert("m2", Kind::Raised, 1, 1)]);
+    store.commit(vec![step(0, 1, 2, &effects)]).await.unwrap();
+    assert_eq!(*outbox.borrow_and_update(), 2);
+}
+
+#[tokio::test]
+async fn pages_neither_skip_nor_repeat_while_alerts_come_in() {
+    let folder = Folder::new();
+    let store = folder.open();
+    // Event times out of commit order, with ties.
+    let times = [50, 10, 30, 30, 20, 50, 40, 30];
+    let effects = raised((0..).zip(times).map(|(at, time)| alert("m1", Kind::Raised, time, at)).collect());
+    store.commit(vec![step(0, 0, 100, &effects)]).await.unwrap();
+    let expected: Vec<_> = all(&store, AlertQuery::default()).await.iter().map(|alert| alert.alert_id).collect();
+    let order: Vec<_> =
+        all(&store, AlertQuery::default()).await.iter().map(|a| (a.timestamp, a.position.offset)).collect();
+    assert_eq!(order, [(50, 5), (50, 0), (40, 6), (30, 7), (30, 3), (30, 2), (20, 4), (10, 1)]);
+
+    let (mut seen, mut cursor, mut position) = (Vec::new(), None, 100);
+    loop {
+        let query = AlertQuery { limit: 3, cursor, ..AlertQuery::default() };
+        let page = store.alerts(query).await.unwrap();
+        seen.extend(page.rows.iter().map(|alert| alert.alert_id));
+        // An alert older than what was shown, and one newer.
+        let new = raised(vec![alert("m2", Kind::Raised, 15, position), alert("m2", Kind::Raised, 60, position)]);
+        store.commit(vec![step(0, position, position + 1, &new)]).await.unwrap();
+        position += 1;
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn foreign_cursors_are_refused() {
+    let folder = Folder::new();
+    let store = folder.open();
+    for cursor in ["", "a", "a1.2", "a1.2.3.4", "a01.2.3", "b1.2.3", "a1.2.x"] {
+        let query = AlertQuery { cursor: Some(cursor.into()), limit: 1, ..AlertQuery::default() };
+        assert!(matches!(store.alerts(query).await, Err(Error::Cursor)), "{cursor:?}");
+    }
+}
+
+#[tokio::test]
+async fn filters_narrow() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let mut warning = alert("m2", Kind::Raised, 20, 2);
+    warning.severity = catalog::Severity::Warning;
+    warning.failure_type = "NoData".into();
+    let effects = raised(vec![alert("m1", Kind::Raised, 10, 1), warning, alert("m1", Kind::Cleared, 30, 3)]);
+    store.commit(vec![step(0, 0, 4, &effects)]).await.unwrap();
+    let text = |text: &str| Some(text.to_owned());
+    let cases = [
+        (AlertQuery::default(), vec![3, 2, 1]),
+        (AlertQuery { machine_id: text("m1"), ..AlertQuery::default() }, vec![3, 1]),
+        (AlertQuery { machine_id: text("m1"), from_us: Some(11), ..AlertQuery::default() }, vec![3]),
+        (AlertQuery { from_us: Some(10), to_us: Some(30), ..AlertQuery::default() }, vec![2, 1]),
+        (AlertQuery { severity: text("warning"), ..AlertQuery::default() }, vec![2]),
+        (AlertQuery { failure_type: text("Overstrain"), to_us: Some(30), ..AlertQuery::default() }, vec![1]),
+        (AlertQuery { failure_type: text("' or 1=1"), ..AlertQuery::default() }, vec![]),
+    ];
+    for (query, expected) in cases {
+        let found: Vec<_> = all(&store, query.clone()).await.iter().map(|alert| alert.position.offset).collect();
+        assert_eq!(found, expected, "{query:?}");
+    }
+}
+
+#[tokio::test]
+async fn standing_conditions_are_those_not_cleared() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let open = alert("m1", Kind::Raised, 10, 1);
+    let mut changed = alert("m1", Kind::Changed, 20, 2);
+    changed.condition_id = open.alert_id;
+    let gone = alert("m2", Kind::Raised, 10, 1);
+    let mut cleared = alert("m2", Kind::Cleared, 40, 4);
+    cleared.condition_id = gone.alert_id;
+    let effects = raised(vec![open, changed.clone(), gone, cleared]);
+    store.commit(vec![step(0, 0, 5, &effects)]).await.unwrap();
+    let standing: Vec<_> = store.standing_on(0).await.unwrap().iter().map(|alert| alert.alert_id).collect();
+    assert_eq!(standing, [changed.alert_id]);
+    assert!(store.standing_on(1).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn first_sight_fills_the_registry_and_a_person_s_row_wins() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let described = MachineRow { site: "Ulsan".into(), criticality: "A".into(), ..MachineRow::new("m2", "pump") };
+    store.put_machines(vec![described]).await.unwrap();
+    let machine = |name: &str| catalog::MachineId::try_from(name).unwrap();
+    let seen = |time| Effects {
+        machines: ["m1", "m2", "m3"].map(|name| (machine(name), "mill".to_owned(), time)).to_vec(),
+        ..Effects::default()
+    };
+    let sources = ["simulate", "http", "file"].map(Arc::from);
+    store.commit(vec![Step { sources: &sources, ..step(0, 0, 1, &seen(5)) }]).await.unwrap();
+    store.commit(vec![Step { sources: &sources, ..step(0, 1, 2, &seen(9)) }]).await.unwrap();
+    let rows = store.machines().await.unwrap();
+    let told: Vec<_> = rows
+        .iter()
+        .map(|row| (&*row.machine_id, &*row.class, &*row.site, row.first_seen_us, row.source.as_deref(), row.confirmed))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("m1", "mill", "", Some(5), Some("simulate"), true),
+            ("m2", "mill", "Ulsan", Some(5), Some("http"), false),
+            ("m3", "mill", "", Some(5), Some("file"), false),
+        ]
+    );
+    assert!(store.confirm_machine("m3").await.unwrap());
+    assert!(!store.confirm_machine("m4").await.unwrap());
+    let confirmed = |store: &Store| ["m1", "m2", "m3", "m4"].map(|name| store.confirmed(name));
+    assert_eq!(confirmed(&store), [true, false, true, false]);
+    assert_eq!(confirmed(&folder.open()), [true, false, true, false]);
+}
+
+#[tokio::test]
+async fn catalogues_and_activations_are_kept() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let quiet = Effects::default();
+    store.commit(vec![Step { activation: Some(("h1", "d1")), ..step(2, 0, 0, &quiet) }]).await.unwrap();
+    store.commit(vec![Step { activation: Some(("h2", "d2")), ..step(2, 0, 7, &quiet) }]).await.unwrap();
+    store.commit(vec![Step { activation: Some(("h1", "d1")), ..step(2, 7, 7, &quiet) }]).await.unwrap();
+    let told: Vec<_> =
+        store.activations(2).await.unwrap().into_iter().map(|row| (row.from_offset, row.catalogue_hash)).collect();
+    assert_eq!(told, [(0, "h2".to_owned()), (7, "h1".to_owned())]);
+    assert_eq!(
+        store.latest_activations().await.unwrap(),
+        [Activation { partition: 2, from_offset: 7, catalogue_hash: "h1".into() }]
+    );
+    assert_eq!(store.catalogue("h2").await.unwrap().as_deref(), Some("d2"));
+    assert_eq!(store.catalogue("h3").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn events_are_kept_once() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let event = MachineEvent {
+        machine_id: "m1".into(),
+        kind: "counter_reset".into(),
+        timestamp_us: 5,
+        position: Position { topic: READINGS_TOPIC.into(), partition: 0, offset: 1, index: 0 },
+        detail: r#"{"channel":"tool_wear_min","from":211,"to":0}"#.into(),
+    };
+    let effects = Effects { events: vec![event.clone(), event.clone()], ..Effects::default() };
+    store.commit(vec![step(0, 0, 2, &effects)]).await.unwrap();
+    assert_eq!(store.machine_events("m1", 0, 6, 10).await.unwrap(), [event]);
+}
+
+#[tokio::test]
+async fn slabs_come_back_and_never_run_ahead_of_the_position() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let quiet = Effects::default();
+    store.commit(vec![step(1, 0, 10, &quiet)]).await.unwrap();
+    let big = vec![7; super::snapshots::TRANSACTION_BYTES + 1];
+    let slabs = vec![(0, b"zero".to_vec()), (1, big.clone()), (u32::MAX, b"shared".to_vec())];
+    store.save_slabs(1, slabs.clone(), 10).await.unwrap();
+    assert_eq!(store.load_slabs(1).await.unwrap(), slabs);
+    assert!(store.load_slabs(0).await.unwrap().is_empty());
+
+    assert!(matches!(store.save_slabs(1, vec![(0, vec![])], 11).await, Err(Error::Fenced { .. })));
+    store.save_slabs(1, vec![(0, b"stale".to_vec())], 9).await.unwrap();
+    assert_eq!(store.load_slabs(1).await.unwrap(), slabs, "an older slab does not take the place of a newer");
+    store.drop_slabs(1).await.unwrap();
+    assert!(store.load_slabs(1).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn pruning_keeps_the_last_position() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let effects = raised((1..=3).map(|at| alert("m1", Kind::Raised, at, at)).collect());
+    store.commit(vec![step(0, 0, 4, &effects)]).await.unwrap();
+    assert_eq!(store.prune_outbox(3).await.unwrap(), 2);
+    assert_eq!(*folder.open().outbox().borrow(), 3);
+    assert_eq!(all(&store, AlertQuery::default()).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_closed_store_says_so_and_leaves_one_file() {
+    let folder = Folder::new();
+    let store = folder.open();
+    store.put_machines(vec![MachineRow::new("m1", "mill")]).await.unwrap();
+    store.machines().await.unwrap();
+    store.close().await;
+    assert!(matches!(store.put_machines(vec![]).await, Err(Error::Closed)));
+    assert!(matches!(store.machines().await, Err(Error::Closed)));
+    let files: Vec<_> = std::fs::read_dir(folder.0.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files, ["store.db"]);
+    assert_eq!(folder.open().machines().await.unwrap().len(), 1);
+}
+
+#[test]
+fn later_schemas_and_foreign_files_are_refused() {
+    let folder = Folder::new();
+    drop(folder.open());
+    let path = folder.0.path().join("store.db");
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 999).unwrap();
+    assert!(matches!(Store::open(&path), Err(Error::Schema { found: 999, .. })));
+    let other = folder.0.path().join("other.db");
+    rusqlite::Connection::open(&other).unwrap().execute_batch("create table t (a)").unwrap();
+    assert!(matches!(Store::open(&other), Err(Error::NotOurs)));
+}
