@@ -6,8 +6,8 @@
 
 pub mod history;
 mod live;
-pub mod store;
+mod store;
 
 pub use history::History;
 pub use live::LiveValues;
-pub use store::Store;
+pub use store::{Activation, AlertQuery, Error, MachineRow, Step, Store};

@@ -94,7 +94,7 @@ impl Store {
     }
 
     /// The last position of the outbox that is durable; changes with each commit that wrote alerts.
-    pub fn outbox(&self) -> tokio::sync::watch::Receiver<i64> {
+    pub fn outbox_grown(&self) -> tokio::sync::watch::Receiver<i64> {
         self.outbox.subscribe()
     }
 

@@ -20,14 +20,14 @@ pub struct MachineRow {
     pub class: String,
     /// A person or an import named the class: it is part of the catalogue. Else its first reading did.
     pub class_given: bool,
-    pub name_en: String,
-    pub name_ko: String,
-    pub site: String,
-    pub line: String,
-    pub cell: String,
-    /// `A`, `B` or `C`.
-    pub criticality: String,
-    pub asset_no: String,
+    pub name_en: Option<String>,
+    pub name_ko: Option<String>,
+    pub site: Option<String>,
+    pub line: Option<String>,
+    pub cell: Option<String>,
+    /// `A`, `B` or `C`; nothing where nobody said.
+    pub criticality: Option<String>,
+    pub asset_no: Option<String>,
     pub parameters: BTreeMap<String, f64>,
     pub limits: BTreeMap<String, f64>,
     pub attributes: BTreeMap<String, String>,
@@ -46,13 +46,13 @@ impl MachineRow {
             machine_id: machine_id.to_owned(),
             class: class.to_owned(),
             class_given: false,
-            name_en: String::new(),
-            name_ko: String::new(),
-            site: String::new(),
-            line: String::new(),
-            cell: String::new(),
-            criticality: "C".to_owned(),
-            asset_no: String::new(),
+            name_en: None,
+            name_ko: None,
+            site: None,
+            line: None,
+            cell: None,
+            criticality: None,
+            asset_no: None,
             parameters: BTreeMap::new(),
             limits: BTreeMap::new(),
             attributes: BTreeMap::new(),
@@ -108,7 +108,7 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub async fn machines(&self) -> Result<Vec<MachineRow>, Error> {
+    pub async fn registry(&self) -> Result<Vec<MachineRow>, Error> {
         self.read(list).await
     }
 
@@ -116,30 +116,22 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub async fn machine(&self, machine: &str) -> Result<Option<MachineRow>, Error> {
+    pub async fn registered(&self, machine: &str) -> Result<Option<MachineRow>, Error> {
         let machine = machine.to_owned();
         self.read(move |connection| get(connection, &machine)).await
     }
 
-    /// Writes machines as people describe them, all or none; when they were first seen and by which source stays as it is.
+    /// Writes machines as people or an import describe them, all or none; when they were first seen and by which source
+    /// stays as it is.
     ///
     /// # Errors
     /// The file cannot be written, or a criticality is none of A, B, C.
-    pub async fn put_machines(&self, rows: Vec<MachineRow>) -> Result<(), Error> {
-        self.write_machines(rows, |_| Ok(())).await
-    }
-
-    /// As [`Store::put_machines`], with what else belongs into the transaction (its audit row).
-    pub(crate) async fn write_machines<F>(&self, rows: Vec<MachineRow>, beside: F) -> Result<(), Error>
-    where
-        F: FnOnce(&Transaction<'_>) -> Result<(), Error> + Send + 'static,
-    {
+    pub async fn register(&self, rows: Vec<MachineRow>) -> Result<(), Error> {
         let confirmed = self.confirmed.clone();
         let job = move |transaction: &Transaction<'_>| {
             for row in &rows {
                 put(transaction, row)?;
             }
-            beside(transaction)?;
             Ok(rows)
         };
         self.write_then(job, move |rows: &Vec<MachineRow>| {
@@ -155,7 +147,8 @@ impl Store {
     /// The file cannot be written.
     pub async fn confirm_machine(&self, machine: &str) -> Result<bool, Error> {
         let name = machine.to_owned();
-        let in_memory = (self.confirmed.clone(), name.clone());
+        let store = self.clone();
+        let noted = name.clone();
         let job = move |transaction: &Transaction<'_>| {
             Ok(transaction
                 .prepare_cached("update machine set confirmed = 1 where machine_id = ?1")?
@@ -164,10 +157,15 @@ impl Store {
         };
         self.write_then(job, move |found: &bool| {
             if *found {
-                in_memory.0.set([(in_memory.1.as_str(), true)].into_iter());
+                store.note_confirmed(&noted, true);
             }
         })
         .await
+    }
+
+    /// Tells detect, after its commit, that a machine was confirmed or is so no more.
+    pub(crate) fn note_confirmed(&self, machine: &str, confirmed: bool) {
+        self.confirmed.set([(machine, confirmed)].into_iter());
     }
 
     /// Whether a machine is confirmed; from memory.
@@ -182,20 +180,20 @@ pub(super) fn see(transaction: &Transaction<'_>, first: &FirstSight) -> Result<b
     // A row that a person wrote beforehand keeps everything else; its class is what the catalogue gave the engine.
     let noted = transaction
         .prepare_cached(
-            "insert into machine (machine_id, class, class_given, first_seen, source, confirmed)
+            "insert into machine (machine_id, class, class_given, first_seen_us, source, confirmed)
              values (?1, ?2, 0, ?3, ?4, ?5)
-             on conflict do update set first_seen = excluded.first_seen, source = excluded.source, class = excluded.class,
+             on conflict do update set first_seen_us = excluded.first_seen_us, source = excluded.source, class = excluded.class,
                  confirmed = max(confirmed, excluded.confirmed)
-             where machine.first_seen is null",
+             where machine.first_seen_us is null",
         )?
         .execute(params![first.machine, first.class, first.first_seen, first.source, confirms])?;
     Ok(confirms && noted == 1)
 }
 
 const COLUMNS: &str = "machine_id, class, class_given, name_en, name_ko, site, line, cell, criticality, asset_no,
-    parameters, limits, attributes, first_seen, source, confirmed";
+    parameters, limits, attributes, first_seen_us, source, confirmed";
 
-pub(crate) fn list(connection: &Connection) -> Result<Vec<MachineRow>, Error> {
+fn list(connection: &Connection) -> Result<Vec<MachineRow>, Error> {
     let mut query = connection.prepare_cached(&format!("select {COLUMNS} from machine order by machine_id"))?;
     let mut rows = query.query([])?;
     let mut machines = Vec::new();
@@ -205,12 +203,12 @@ pub(crate) fn list(connection: &Connection) -> Result<Vec<MachineRow>, Error> {
     Ok(machines)
 }
 
-pub(crate) fn get(connection: &Connection, id: &str) -> Result<Option<MachineRow>, Error> {
+fn get(connection: &Connection, id: &str) -> Result<Option<MachineRow>, Error> {
     let mut query = connection.prepare_cached(&format!("select {COLUMNS} from machine where machine_id = ?1"))?;
     query.query_row([id], |row| Ok(machine(row))).optional()?.transpose()
 }
 
-pub(crate) fn put(transaction: &Transaction<'_>, row: &MachineRow) -> Result<(), Error> {
+fn put(transaction: &Transaction<'_>, row: &MachineRow) -> Result<(), Error> {
     transaction
         .prepare_cached(
             "insert into machine (machine_id, class, class_given, name_en, name_ko, site, line, cell, criticality,

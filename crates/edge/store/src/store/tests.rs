@@ -67,7 +67,7 @@ async fn what_was_answered_is_there_after_reopening() {
     assert_eq!(again.positions(6).unwrap(), [8, 0, 0, 5, 0, 0]);
     let outbox = again.outbox_after(0, 10).await.unwrap();
     assert_eq!(outbox, [(1, effects.alerts[0].to_json())]);
-    assert_eq!(*again.outbox().borrow(), 1);
+    assert_eq!(*again.outbox_grown().borrow(), 1);
 }
 
 #[tokio::test]
@@ -117,13 +117,13 @@ async fn a_failing_job_does_not_disturb_its_group() {
     let store = folder.open();
     let put = |store: &Store, id: &str| {
         let (store, row) = (store.clone(), MachineRow::new(id, "mill"));
-        async move { store.put_machines(vec![row]).await }
+        async move { store.register(vec![row]).await }
     };
-    let bad = MachineRow { criticality: "Z".into(), ..MachineRow::new("bad", "mill") };
+    let bad = MachineRow { criticality: Some("Z".into()), ..MachineRow::new("bad", "mill") };
     let panicking = store.write(|_| -> Result<(), Error> { panic!("a bug") });
     let (a, b, c, d) = tokio::join!(
         put(&store, "a"),
-        store.put_machines(vec![MachineRow::new("x", "mill"), bad]),
+        store.register(vec![MachineRow::new("x", "mill"), bad]),
         panicking,
         put(&store, "b")
     );
@@ -131,7 +131,7 @@ async fn a_failing_job_does_not_disturb_its_group() {
     assert!(matches!(b, Err(Error::Sqlite(_))));
     assert!(matches!(c, Err(Error::Panicked)));
     d.unwrap();
-    let names: Vec<_> = store.machines().await.unwrap().into_iter().map(|row| row.machine_id).collect();
+    let names: Vec<_> = store.registry().await.unwrap().into_iter().map(|row| row.machine_id).collect();
     assert_eq!(names, ["a", "b"]);
 }
 
@@ -139,7 +139,7 @@ async fn a_failing_job_does_not_disturb_its_group() {
 async fn a_commit_wakes_who_waits_for_the_outbox() {
     let folder = Folder::new();
     let store = folder.open();
-    let mut outbox = store.outbox();
+    let mut outbox = store.outbox_grown();
     let quiet = Effects::default();
     store.commit(vec![step(0, 0, 1, &quiet)]).await.unwrap();
     assert!(!outbox.has_changed().unwrap());
@@ -234,8 +234,9 @@ async fn standing_conditions_are_those_not_cleared() {
 async fn first_sight_fills_the_registry_and_a_person_s_row_wins() {
     let folder = Folder::new();
     let store = folder.open();
-    let described = MachineRow { site: "Ulsan".into(), criticality: "A".into(), ..MachineRow::new("m2", "pump") };
-    store.put_machines(vec![described]).await.unwrap();
+    let described =
+        MachineRow { site: Some("Ulsan".into()), criticality: Some("A".into()), ..MachineRow::new("m2", "pump") };
+    store.register(vec![described]).await.unwrap();
     let machine = |name: &str| catalog::MachineId::try_from(name).unwrap();
     let seen = |time| Effects {
         machines: ["m1", "m2", "m3"].map(|name| (machine(name), "mill".to_owned(), time)).to_vec(),
@@ -244,17 +245,26 @@ async fn first_sight_fills_the_registry_and_a_person_s_row_wins() {
     let sources = ["simulate", "http", "file"].map(Arc::from);
     store.commit(vec![Step { sources: &sources, ..step(0, 0, 1, &seen(5)) }]).await.unwrap();
     store.commit(vec![Step { sources: &sources, ..step(0, 1, 2, &seen(9)) }]).await.unwrap();
-    let rows = store.machines().await.unwrap();
+    let rows = store.registry().await.unwrap();
     let told: Vec<_> = rows
         .iter()
-        .map(|row| (&*row.machine_id, &*row.class, &*row.site, row.first_seen_us, row.source.as_deref(), row.confirmed))
+        .map(|row| {
+            (
+                &*row.machine_id,
+                &*row.class,
+                row.site.as_deref(),
+                row.first_seen_us,
+                row.source.as_deref(),
+                row.confirmed,
+            )
+        })
         .collect();
     assert_eq!(
         told,
         [
-            ("m1", "mill", "", Some(5), Some("simulate"), true),
-            ("m2", "mill", "Ulsan", Some(5), Some("http"), false),
-            ("m3", "mill", "", Some(5), Some("file"), false),
+            ("m1", "mill", None, Some(5), Some("simulate"), true),
+            ("m2", "mill", Some("Ulsan"), Some(5), Some("http"), false),
+            ("m3", "mill", None, Some(5), Some("file"), false),
         ]
     );
     assert!(store.confirm_machine("m3").await.unwrap());
@@ -325,7 +335,7 @@ async fn pruning_keeps_the_last_position() {
     let effects = raised((1..=3).map(|at| alert("m1", Kind::Raised, at, at)).collect());
     store.commit(vec![step(0, 0, 4, &effects)]).await.unwrap();
     assert_eq!(store.prune_outbox(3).await.unwrap(), 2);
-    assert_eq!(*folder.open().outbox().borrow(), 3);
+    assert_eq!(*folder.open().outbox_grown().borrow(), 3);
     assert_eq!(all(&store, AlertQuery::default()).await.len(), 3);
 }
 
@@ -333,14 +343,14 @@ async fn pruning_keeps_the_last_position() {
 async fn a_closed_store_says_so_and_leaves_one_file() {
     let folder = Folder::new();
     let store = folder.open();
-    store.put_machines(vec![MachineRow::new("m1", "mill")]).await.unwrap();
-    store.machines().await.unwrap();
+    store.register(vec![MachineRow::new("m1", "mill")]).await.unwrap();
+    store.registry().await.unwrap();
     store.close().await;
-    assert!(matches!(store.put_machines(vec![]).await, Err(Error::Closed)));
-    assert!(matches!(store.machines().await, Err(Error::Closed)));
+    assert!(matches!(store.register(vec![]).await, Err(Error::Closed)));
+    assert!(matches!(store.registry().await, Err(Error::Closed)));
     let files: Vec<_> = std::fs::read_dir(folder.0.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(files, ["store.db"]);
-    assert_eq!(folder.open().machines().await.unwrap().len(), 1);
+    assert_eq!(folder.open().registry().await.unwrap().len(), 1);
 }
 
 #[test]

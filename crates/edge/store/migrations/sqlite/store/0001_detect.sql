@@ -99,18 +99,18 @@ create table machine (
     class       text    not null,
     -- A person or an import named the class: it is part of the catalogue. Else its first reading did.
     class_given integer not null,
-    name_en     text    not null default '',
-    name_ko     text    not null default '',
-    site        text    not null default '',
-    line        text    not null default '',
-    cell        text    not null default '',
-    criticality text    not null default 'C' check (criticality in ('A', 'B', 'C')),
-    asset_no    text    not null default '',
+    name_en     text,
+    name_ko     text,
+    site        text,
+    line        text,
+    cell        text,
+    criticality text    check (criticality in ('A', 'B', 'C')),
+    asset_no    text,
     parameters  text    not null default '{}',
     limits      text    not null default '{}',
     attributes  text    not null default '{}',
     -- Event time of its first reading; null before one.
-    first_seen  integer,
+    first_seen_us integer,
     -- Source of its first reading; null before one.
     source      text,
     confirmed   integer not null
