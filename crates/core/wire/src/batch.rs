@@ -96,6 +96,49 @@ impl Quality {
     }
 }
 
+/// What most readings lack: the columns that stay empty until a row fills them.
+#[derive(Debug, Default)]
+pub(crate) struct Rare {
+    /// One of the others is set, see [`Rare::settle`].
+    pub(crate) any: bool,
+    pub(crate) quality: u128,
+    pub(crate) seq: Option<i64>,
+    /// Per attribute of the class, [`ReadingBatch::NONE`] where absent.
+    pub(crate) attributes: Vec<u8>,
+    pub(crate) state: Option<u8>,
+    pub(crate) links: Option<Arc<str>>,
+}
+
+impl Rare {
+    /// Forgets everything; the class has so many attributes.
+    pub(crate) fn clear(&mut self, attributes: usize) {
+        self.any = false;
+        self.quality = 0;
+        self.seq = None;
+        self.attributes.clear();
+        self.attributes.resize(attributes, ReadingBatch::NONE);
+        self.state = None;
+        self.links = None;
+    }
+
+    /// Notes whether anything is set.
+    pub(crate) fn settle(&mut self) {
+        self.any = self.quality != 0
+            || self.seq.is_some()
+            || self.state.is_some()
+            || self.links.is_some()
+            || self.attributes.iter().any(|word| *word != ReadingBatch::NONE);
+    }
+}
+
+/// Adds a row's entry to a column that is empty as long as all rows have `absent`.
+fn fill<T: Copy + PartialEq>(column: &mut Vec<T>, row: usize, absent: T, value: T) {
+    if value != absent || !column.is_empty() {
+        column.resize(row, absent);
+        column.push(value);
+    }
+}
+
 impl ReadingBatch {
     /// No value, in the byte columns.
     pub const NONE: u8 = 255;
@@ -116,6 +159,29 @@ impl ReadingBatch {
             markers: Vec::new(),
             spans: Vec::new(),
             class,
+        }
+    }
+
+    /// Makes room for so many further rows.
+    pub fn reserve(&mut self, rows: usize) {
+        self.machine.reserve_exact(rows);
+        self.timestamp_us.reserve_exact(rows);
+        self.index.reserve_exact(rows);
+        self.values.iter_mut().for_each(|values| values.reserve_exact(rows));
+    }
+
+    /// Fills the columns that most batches do not need for the last row; every row after the first that is not bare must
+    /// come through here.
+    pub(crate) fn fill_rare(&mut self, rare: &Rare) {
+        let row = self.rows() - 1;
+        fill(&mut self.quality, row, 0, rare.quality);
+        fill(&mut self.seq, row, None, rare.seq);
+        fill(&mut self.state, row, ReadingBatch::NONE, rare.state.unwrap_or(ReadingBatch::NONE));
+        for (column, word) in self.attributes.iter_mut().zip(&rare.attributes) {
+            fill(column, row, ReadingBatch::NONE, *word);
+        }
+        if let Some(links) = &rare.links {
+            self.links.insert(row as u32, links.clone());
         }
     }
 

@@ -7,9 +7,11 @@ use catalog::MachineId;
 #[expect(missing_docs, reason = "each is said by its message")]
 pub enum ErrorCode {
     NotJson,
+    NotCsv,
     NotAnObject,
     MissingField,
     WrongType,
+    DuplicateKey,
     NotFinite,
     OutOfRange,
     BadMachineId,
@@ -32,9 +34,11 @@ impl ErrorCode {
     pub fn as_str(self) -> &'static str {
         match self {
             ErrorCode::NotJson => "not_json",
+            ErrorCode::NotCsv => "not_csv",
             ErrorCode::NotAnObject => "not_an_object",
             ErrorCode::MissingField => "missing_field",
             ErrorCode::WrongType => "wrong_type",
+            ErrorCode::DuplicateKey => "duplicate_key",
             ErrorCode::NotFinite => "not_finite",
             ErrorCode::OutOfRange => "out_of_range",
             ErrorCode::BadMachineId => "bad_machine_id",
