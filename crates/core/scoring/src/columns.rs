@@ -252,6 +252,22 @@ impl Program {
     }
 }
 
+impl Verdicts {
+    /// Puts one row's channels into `out`, in class order.
+    pub fn reading(&self, row: usize, out: &mut Vec<f64>) {
+        out.clear();
+        out.extend(self.channels.iter().map(|column| column[row]));
+    }
+
+    /// A quantity of one row; NaN where not judged.
+    pub fn value(&self, quantity: Quantity, row: usize) -> f64 {
+        match quantity {
+            Quantity::Channel(at) => self.channels[at][row],
+            Quantity::Derived(at) => self.derived[at][row],
+        }
+    }
+}
+
 /// The windows of one machine while one of its rows is judged.
 pub trait RowWindows {
     /// Takes the row's value of a derived quantity that keeps a window (by place in [`Program::windowed`]).
@@ -301,12 +317,12 @@ fn scaled(value: f64, scale: u8) -> Option<i64> {
     (scaled.abs() < 9_223_372_036_854_775_808.0).then_some(scaled as i64)
 }
 
-fn attribute_of(batch: &ReadingBatch, row: usize, settings: &Settings, at: usize) -> Option<u8> {
+pub(crate) fn attribute_of(batch: &ReadingBatch, row: usize, settings: &Settings, at: usize) -> Option<u8> {
     let own = batch.attributes.get(at).and_then(|column| column.get(row)).copied();
     own.filter(|&value| value != ReadingBatch::NONE).or_else(|| settings.attributes.get(at).copied().flatten())
 }
 
-fn bits(mut of: u64) -> impl Iterator<Item = usize> {
+pub(crate) fn bits(mut of: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let bit = (of != 0).then(|| of.trailing_zeros() as usize)?;
         of &= of - 1;
@@ -327,9 +343,9 @@ fn add_bits(to: &mut [u64], masks: &[u64], bit: usize) {
 
 /// What a quantity depends on.
 #[derive(Clone, Copy, Default)]
-struct Need {
-    channels: u64,
-    window: bool,
+pub(crate) struct Need {
+    pub(crate) channels: u64,
+    pub(crate) window: bool,
 }
 
 impl Need {
@@ -339,12 +355,12 @@ impl Need {
 }
 
 /// What each derived quantity depends on.
-struct Needs {
+pub(crate) struct Needs {
     derived: Vec<Need>,
 }
 
 impl Needs {
-    fn of(class: &Class) -> Needs {
+    pub(crate) fn of(class: &Class) -> Needs {
         let mut needs = Needs { derived: Vec::new() };
         for derived in &class.derived {
             let mut need = Need::default();
@@ -358,7 +374,7 @@ impl Needs {
         needs
     }
 
-    fn quantity(&self, quantity: Quantity) -> Need {
+    pub(crate) fn quantity(&self, quantity: Quantity) -> Need {
         match quantity {
             Quantity::Channel(at) => Need { channels: 1 << at, window: false },
             Quantity::Derived(at) => self.derived[at],
@@ -663,3 +679,6 @@ fn combine(out: &mut [f64], right: Operand<'_>, operation: impl Fn(f64, f64) -> 
         Operand::Computed => unreachable!("computed before it is combined"),
     }
 }
+
+#[cfg(test)]
+mod tests;

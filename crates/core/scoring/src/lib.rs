@@ -5,12 +5,16 @@
 
 mod band;
 mod columns;
+mod counterfactual;
 mod explain;
 mod expression;
 mod interval;
+mod korean;
 mod logic;
 mod mahalanobis;
 mod phrases;
+mod present;
+mod rows;
 mod settings;
 mod window;
 
@@ -18,6 +22,7 @@ pub use band::Band;
 pub use columns::{Program, RowWindows, Slot, Verdicts};
 pub use explain::{Evidence, Explanation, explain_law, explain_learned};
 pub use mahalanobis::{Fit, FitSums, Scorer};
-pub use phrases::{ClearedBy, SensorFault, cleared_text, sensor_text, suspended_text};
+pub use phrases::{ClearedBy, SensorFault, cleared_text, no_value_text, sensor_text, suspended_text};
+pub use rows::{RowJudge, RowVerdict};
 pub use settings::{Settings, TermLimit};
 pub use window::{Window, WindowStats};

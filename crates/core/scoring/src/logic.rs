@@ -63,3 +63,9 @@ pub(crate) fn margin(comparison: Comparison, value: f64, limit: f64) -> f64 {
         Comparison::Below | Comparison::AtMost => limit - value,
     }
 }
+
+/// The margin as a part of the limit; of a limit of 0 in the quantity's unit.
+pub(crate) fn part(comparison: Comparison, value: f64, limit: f64) -> f64 {
+    let margin = margin(comparison, value, limit);
+    if limit == 0.0 { margin } else { margin / limit.abs() }
+}

@@ -3,6 +3,7 @@
 //! Sums are whole numbers, so that they do not depend on the order of the readings; what follows is plain arithmetic
 //! and square roots, which IEEE 754 defines to the bit: the same readings give the same fit on every machine.
 
+use crate::interval::{Interval, Truth};
 use catalog::{ChannelKind, Class};
 use sha2::{Digest, Sha256};
 
@@ -260,9 +261,70 @@ impl Scorer<'_> {
         sum / size as f64
     }
 
-    /// Places of the fit's channels in the class; `usize::MAX` where it has none.
-    pub(crate) fn places(&self) -> &[usize] {
-        &self.places
+    /// Scores every row of a batch's columns (see `Verdicts::channels`).
+    pub fn score_rows(&self, channels: &[Vec<f64>], out: &mut Vec<f64>) {
+        let mut reading = vec![0.0; channels.len()];
+        out.clear();
+        for row in 0..channels.first().map_or(0, Vec::len) {
+            reading.iter_mut().zip(channels).for_each(|(value, column)| *value = column[row]);
+            out.push(self.score(&reading));
+        }
+    }
+
+    /// Whether the score is not over a threshold, over ranges of the channels.
+    pub(crate) fn is_usual(&self, channels: &[Interval], threshold: f64) -> Truth {
+        let values: Vec<f64> =
+            channels.iter().map(|range| if range.low == range.high { range.low } else { f64::NAN }).collect();
+        let score = self.score(&values);
+        if !score.is_nan() {
+            return Truth { must: score <= threshold, can: score <= threshold };
+        }
+        let size = self.fit.mean.len();
+        let Some(ranges) = self.places.iter().map(|&place| channels.get(place)).collect::<Option<Vec<_>>>() else {
+            return Truth::YES.not();
+        };
+        if ranges.iter().any(|range| range.low > range.high || range.missing) {
+            return Truth::YES.not();
+        }
+        let low = |row: usize| ranges[row].low - self.fit.mean[row];
+        let high = |row: usize| ranges[row].high - self.fit.mean[row];
+        let is_fixed = |row: &usize| ranges[*row].low == ranges[*row].high;
+        let precision = |row: usize, column: usize| self.fit.precision[row * size + column];
+        let (mut least, mut most, mut largest) = (0.0, 0.0, 0.0f64);
+        let mut add = |ends: [f64; 2]| {
+            least += ends[0];
+            most += ends[1];
+            largest = largest.max(ends[0].abs()).max(ends[1].abs());
+        };
+        for row in 0..size {
+            if is_fixed(&row) {
+                let fixed: f64 = (0..size).filter(is_fixed).map(|column| precision(row, column) * low(column)).sum();
+                add([low(row) * fixed; 2]);
+                continue;
+            }
+            // A parabola in this channel: its ends, and its lowest point where that lies between.
+            let slope: f64 = (0..size).filter(is_fixed).map(|column| 2.0 * precision(row, column) * low(column)).sum();
+            let at = |away: f64| (precision(row, row) * away + slope) * away;
+            let lowest = (-slope / (2.0 * precision(row, row))).clamp(low(row), high(row));
+            add([at(lowest), at(low(row)).max(at(high(row)))]);
+            for other in (0..row).filter(|other| !is_fixed(other)) {
+                let corner = |a: f64, b: f64| 2.0 * precision(row, other) * a * b;
+                let corners = [
+                    corner(low(row), low(other)),
+                    corner(low(row), high(other)),
+                    corner(high(row), low(other)),
+                    corner(high(row), high(other)),
+                ];
+                add([
+                    corners.into_iter().fold(f64::INFINITY, f64::min),
+                    corners.into_iter().fold(f64::NEG_INFINITY, f64::max),
+                ]);
+            }
+        }
+        // The sums are taken in another order than the score's own.
+        let slack = largest * 1e-9;
+        let threshold = threshold * size as f64;
+        Truth { must: most + slack <= threshold, can: least - slack <= threshold }
     }
 
     fn away(&self, channels: &[f64], row: usize) -> f64 {
