@@ -1,1 +1,70 @@
-//! portal
+//! What people and programs see: HTTP API, event stream, alarm life cycle, notifications, the live page.
+//!
+//! Two loops and a router. Delivery reads the outbox by position, lets `alarm::Alarm` decide what a person must do, and
+//! writes alarm, audit, event and notification rows with its position in one transaction. Does not know the command line
+//! nor how readings are judged.
+
+mod alarms;
+mod hub;
+
+use bus::Bus;
+use catalog::Catalogue;
+use std::{collections::BTreeMap, sync::Arc};
+use store::{History, LiveValues, Store};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What the portal is given.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where accepted readings go.
+    pub bus: Bus,
+    /// Readings, ledger, dead letters.
+    pub history: History,
+    /// Alerts, alarms, registry.
+    pub store: Store,
+    /// Newest values.
+    pub live: LiveValues,
+    /// The catalogue in force; a changed machine sends a new one, which ingest and detect take between two batches.
+    pub catalogue: watch::Sender<Arc<Catalogue>>,
+    /// Puts a simulated machine under a profile; `None`: no plant is simulated.
+    pub simulate: Option<SimulateControl>,
+    /// By part of the process (`ingest`, `detect`, `simulate`, ...): what is wrong with it, `None` when it is well.
+    pub health: watch::Receiver<BTreeMap<&'static str, Option<String>>>,
+    /// What the configuration says.
+    pub settings: Arc<Settings>,
+}
+
+/// (machine, profile, from, until; microseconds since 1970 of event time), see `plant::Plant::set_profile`.
+pub type SimulateControl = Arc<dyn Fn(&str, &str, i64, i64) -> Result<(), plant::Error> + Send + Sync>;
+
+/// What the configuration says.
+pub struct Settings {
+    /// Channels by name, in order.
+    pub notifiers: Vec<(String, notify::Notifier)>,
+    /// How far a source's clock is ahead of UTC, microseconds.
+    pub clock_offsets: BTreeMap<String, i64>,
+    /// Readings of a replayed file (source `file`) notify nobody.
+    pub quiet_replay: bool,
+    /// Answers `/metrics`.
+    pub metrics: metrics_exporter_prometheus::PrometheusHandle,
+}
+
+/// Why the portal ended.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum Error {
+    #[error("read or write the store")]
+    Store(#[from] store::Error),
+    #[error("serve HTTP")]
+    Http(#[source] std::io::Error),
+}
+
+/// Serves HTTP on `listener`, delivers alerts to alarms and notifications, until `stop`; then answers what is in hand.
+///
+/// # Errors
+/// A loop failed; the front door starts it again.
+pub async fn serve(parts: Parts, listener: tokio::net::TcpListener, stop: CancellationToken) -> Result<(), Error> {
+    let _ = (parts, listener, stop);
+    todo!()
+}

@@ -107,6 +107,15 @@ impl Bus {
         todo!()
     }
 
+    /// Readings at and above these offsets (one a partition), by source.
+    ///
+    /// # Errors
+    /// The bus cannot be read.
+    pub fn rows_from(&self, offsets: &[i64]) -> Result<std::collections::BTreeMap<Arc<str>, u64>, Error> {
+        let _ = offsets;
+        todo!()
+    }
+
     /// Keeps every record at and above these offsets until the same holder says otherwise.
     pub fn hold(&self, holder: &'static str, from: &[i64]) {
         let _ = (holder, from);

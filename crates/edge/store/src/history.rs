@@ -134,6 +134,11 @@ impl History {
         todo!()
     }
 
+    /// Next offset to be appended per partition: what lies in memory is counted, so that `ends - these` is in flight.
+    pub fn appended(&self) -> Vec<i64> {
+        todo!()
+    }
+
     /// Takes one record of one partition: its readings (each batch with its spans set), and what could not be decoded.
     /// Duplicates are found, readings placed (late, out of order, ahead), counted by source. Records at or above the
     /// position only, in order; `offset` is the record's. Waits while too much is unflushed.

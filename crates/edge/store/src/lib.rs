@@ -10,4 +10,7 @@ mod store;
 
 pub use history::History;
 pub use live::LiveValues;
-pub use store::{Activation, AlertQuery, Error, MachineRow, Step, Store};
+pub use store::{
+    Activation, AlarmQuery, AlarmRow, AlertQuery, Attempted, AuditRow, Error, MachineRow, NewAudit, NewEvent,
+    NewNotification, NotificationRow, Record, Step, Store, StoredEvent, alarm_id,
+};

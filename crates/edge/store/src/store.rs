@@ -1,5 +1,6 @@
 //! `store.db`: anomaly_history, outbox, positions, activations, snapshots, machines, alarms, notifications, audit.
 
+mod alarms;
 mod alerts;
 mod catalogues;
 mod commit;
@@ -8,6 +9,10 @@ mod schema;
 mod snapshots;
 mod writer;
 
+pub use alarms::{
+    AlarmQuery, AlarmRow, Attempted, AuditRow, NewAudit, NewEvent, NewNotification, NotificationRow, Record,
+    StoredEvent, alarm_id,
+};
 pub use alerts::AlertQuery;
 pub use catalogues::Activation;
 pub use commit::Step;
