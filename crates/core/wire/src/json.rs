@@ -6,11 +6,12 @@
 //! meaning, whichever path took it.
 
 mod machines;
-mod message;
+pub(crate) mod message;
 mod nonfinite;
-mod row;
-mod sorter;
+pub(crate) mod row;
+pub(crate) mod sorter;
 mod template;
+mod write;
 
 use crate::{ReadingBatch, Reject};
 use catalog::Catalogue;
@@ -63,7 +64,7 @@ pub struct Decoder {
 }
 
 /// The class that a machine already has, by its id.
-type Bound<'a> = dyn Fn(&str) -> Option<String> + 'a;
+pub(crate) type Bound<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 impl Decoder {
     /// A decoder for a catalogue and a number of partitions.

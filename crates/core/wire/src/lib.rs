@@ -20,6 +20,7 @@ pub use alert::{
 };
 pub use batch::{Marker, Quality, ReadingBatch, Span};
 pub use binary::BinaryError;
+pub use csv::{CsvDecoder, CsvError, CsvOptions, CsvPlace, CsvProblem, CsvRows};
 
 pub use json::{Decoded, Decoder, Framing, NotReadings};
 pub use number::{ScaledError, decimal_text, scaled};

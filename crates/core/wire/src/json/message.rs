@@ -174,23 +174,23 @@ impl<'a> Fields<'a> {
 }
 
 fn number(channel: &Channel, raw: &str) -> Result<(i64, bool), Refusal> {
-    let outside = || {
-        let (low, high) = (decimal_text(channel.range.0, channel.scale), decimal_text(channel.range.1, channel.scale));
-        let unit = if channel.unit == "1" { String::new() } else { format!(" {}", channel.unit) };
-        Refusal::new(
-            ErrorCode::OutOfRange,
-            format!("{} is {}, allowed are {low} to {high}{unit}", channel.id, shown(raw)),
-        )
-    };
     match scaled(raw.as_bytes(), channel.scale) {
         _ if raw == nonfinite::STAND_IN => {
             Err(Refusal { error: format!("{} is NaN or Infinity, not a number", channel.id), ..not_finite() })
         }
-        Ok((value, _)) if value < channel.range.0 || value > channel.range.1 => Err(outside()),
+        Ok((value, _)) if value < channel.range.0 || value > channel.range.1 => Err(outside(channel, raw)),
         Ok(number) => Ok(number),
-        Err(ScaledError::TooLarge) => Err(outside()),
+        Err(ScaledError::TooLarge) => Err(outside(channel, raw)),
         Err(ScaledError::NotANumber) => Err(wrong_type(&channel.id, "a number", raw)),
     }
+}
+
+/// A number that its channel's range does not allow.
+pub(crate) fn outside(channel: &Channel, raw: &str) -> Refusal {
+    let (low, high) = (decimal_text(channel.range.0, channel.scale), decimal_text(channel.range.1, channel.scale));
+    let unit = if channel.unit == "1" { String::new() } else { format!(" {}", channel.unit) };
+    let error = format!("{} is {}, allowed are {low} to {high}{unit}", channel.id, shown(raw));
+    Refusal::new(ErrorCode::OutOfRange, error)
 }
 
 fn word(attribute: &catalog::Attribute, raw: &str) -> Result<u8, Refusal> {
@@ -262,7 +262,7 @@ fn string<'a>(key: &str, raw: &'a str) -> Result<Cow<'a, str>, Refusal> {
     Ok(text.0)
 }
 
-fn missing(key: &str) -> Refusal {
+pub(crate) fn missing(key: &str) -> Refusal {
     Refusal::new(ErrorCode::MissingField, format!("{key} is missing"))
 }
 
@@ -270,17 +270,17 @@ fn duplicate(key: &str) -> Refusal {
     Refusal::new(ErrorCode::DuplicateKey, format!("key {key} comes twice"))
 }
 
-fn wrong_type(key: &str, expected: &str, raw: &str) -> Refusal {
+pub(crate) fn wrong_type(key: &str, expected: &str, raw: &str) -> Refusal {
     Refusal::new(ErrorCode::WrongType, format!("{key} is {}, {expected} is expected", shown(raw)))
 }
 
-fn unknown_word<'a>(key: &str, raw: &str, known: impl Iterator<Item = &'a str>) -> Refusal {
+pub(crate) fn unknown_word<'a>(key: &str, raw: &str, known: impl Iterator<Item = &'a str>) -> Refusal {
     let known: Vec<_> = known.collect();
     Refusal::new(ErrorCode::UnknownValue, format!("{key} is {}, allowed are {}", shown(raw), known.join(", ")))
 }
 
 /// As much of a value as a sentence takes.
-fn shown(raw: &str) -> Cow<'_, str> {
+pub(crate) fn shown(raw: &str) -> Cow<'_, str> {
     if raw == nonfinite::STAND_IN {
         return "NaN or Infinity".into();
     }

@@ -3,23 +3,23 @@
 use crate::batch::Rare;
 
 /// Most channels that a class may have.
-pub(super) const CHANNELS_MAX: usize = 64;
+pub(crate) const CHANNELS_MAX: usize = 64;
 
 /// One reading; a decoder has one and fills it again and again.
-pub(super) struct Row {
+pub(crate) struct Row {
     /// Place in [`super::Machines`].
-    pub(super) machine: usize,
+    pub(crate) machine: usize,
     /// Place in [`super::Sorter::classes`].
-    pub(super) class: usize,
+    pub(crate) class: usize,
     /// The message named the class.
-    pub(super) class_named: bool,
-    pub(super) timestamp_us: i64,
+    pub(crate) class_named: bool,
+    pub(crate) timestamp_us: i64,
     /// Per channel; 0 where missing.
-    pub(super) values: [i64; CHANNELS_MAX],
-    pub(super) rounded: u32,
-    pub(super) unknown_keys: u32,
+    pub(crate) values: [i64; CHANNELS_MAX],
+    pub(crate) rounded: u32,
+    pub(crate) unknown_keys: u32,
     /// What most readings lack.
-    pub(super) rare: Rare,
+    pub(crate) rare: Rare,
 }
 
 impl Default for Row {

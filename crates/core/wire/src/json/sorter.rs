@@ -6,7 +6,7 @@ use catalog::{Catalogue, Class, ClassChoice, MachineId};
 use std::sync::Arc;
 
 /// A message above so many bytes is refused, and
-pub(super) const MESSAGE_MAX: usize = 256 * 1024;
+pub(crate) const MESSAGE_MAX: usize = 256 * 1024;
 /// so many are kept of it.
 const PAYLOAD_KEPT: usize = 4 * 1024;
 
@@ -16,29 +16,29 @@ const MINUTE_US: i64 = 60_000_000;
 
 /// Why a message is refused.
 #[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) code: ErrorCode,
-    pub(super) error: String,
+pub(crate) struct Refusal {
+    pub(crate) code: ErrorCode,
+    pub(crate) error: String,
     /// Place in [`Machines`], where its machine is known.
-    pub(super) machine: Option<usize>,
+    pub(crate) machine: Option<usize>,
     /// Class and channel that it names.
-    pub(super) channel: Option<(usize, usize)>,
+    pub(crate) channel: Option<(usize, usize)>,
 }
 
 impl Refusal {
-    pub(super) fn new(code: ErrorCode, error: impl Into<String>) -> Refusal {
+    pub(crate) fn new(code: ErrorCode, error: impl Into<String>) -> Refusal {
         Refusal { code, error: error.into(), machine: None, channel: None }
     }
 }
 
 /// What a decoder keeps of the catalogue and of the value at hand.
-pub(super) struct Sorter {
+pub(crate) struct Sorter {
     catalogue: Arc<Catalogue>,
     partitions: u16,
-    pub(super) classes: Vec<Arc<Class>>,
+    pub(crate) classes: Vec<Arc<Class>>,
     pub(super) machines: Machines,
-    pub(super) source: Option<String>,
-    pub(super) clock_offset_us: i64,
+    pub(crate) source: Option<String>,
+    pub(crate) clock_offset_us: i64,
     /// Number of the value at hand, which tells what of a machine is out of date.
     value: u32,
     arrived_us: i64,
@@ -52,7 +52,7 @@ pub(super) struct Sorter {
 }
 
 impl Sorter {
-    pub(super) fn new(catalogue: Arc<Catalogue>, partitions: u16) -> Sorter {
+    pub(crate) fn new(catalogue: Arc<Catalogue>, partitions: u16) -> Sorter {
         let partitions = partitions.max(1);
         let classes: Vec<_> = catalogue.classes().cloned().collect();
         let open = vec![NOTHING; classes.len() * usize::from(partitions)];
@@ -73,7 +73,7 @@ impl Sorter {
     }
 
     /// Begins a value of so many bytes.
-    pub(super) fn begin(&mut self, bytes: usize, arrived_us: i64) {
+    pub(crate) fn begin(&mut self, bytes: usize, arrived_us: i64) {
         self.machines.trim();
         self.value = self.value.checked_add(1).unwrap_or_else(|| {
             self.machines = Machines::new();
@@ -87,19 +87,19 @@ impl Sorter {
     }
 
     /// Ends the value.
-    pub(super) fn end(&mut self) -> Decoded {
+    pub(crate) fn end(&mut self) -> Decoded {
         std::mem::take(&mut self.decoded)
     }
 
     /// The machine of a message, with the class that it has now.
-    pub(super) fn machine(&mut self, id: MachineId, bound: &Bound<'_>) -> usize {
+    pub(crate) fn machine(&mut self, id: MachineId, bound: &Bound<'_>) -> usize {
         let at = self.machines.find(id, |id| partition_of(id, self.partitions));
         self.refresh(at, bound);
         at
     }
 
     /// Makes what is known of a machine true for the value at hand.
-    pub(super) fn refresh(&mut self, at: usize, bound: &Bound<'_>) {
+    pub(crate) fn refresh(&mut self, at: usize, bound: &Bound<'_>) {
         let machine = self.machines.get_mut(at);
         if machine.value == self.value {
             return;
@@ -126,7 +126,7 @@ impl Sorter {
     }
 
     /// The class of a machine's message.
-    pub(super) fn class_of(&self, at: usize, named: Option<&str>, bound: &Bound<'_>) -> Result<usize, Refusal> {
+    pub(crate) fn class_of(&self, at: usize, named: Option<&str>, bound: &Bound<'_>) -> Result<usize, Refusal> {
         let machine = self.machines.get(at);
         if named.is_none() && machine.unnamed != NOTHING {
             return Ok(machine.unnamed as usize);
@@ -153,19 +153,19 @@ impl Sorter {
     }
 
     /// Whether a message that names this class may have it without a further question.
-    pub(super) fn is_bound_to(&self, at: usize, class: usize) -> bool {
+    pub(crate) fn is_bound_to(&self, at: usize, class: usize) -> bool {
         let machine = self.machines.get(at);
         machine.bound as usize == class && machine.unnamed as usize == class
     }
 
     /// Takes the source's clock offset from an event time that a message says; `None` where it must be refused.
-    pub(super) fn event_time(&self, said_us: i64) -> Option<i64> {
+    pub(crate) fn event_time(&self, said_us: i64) -> Option<i64> {
         let us = said_us - self.clock_offset_us;
         (YEAR_2000_US <= us && us <= self.arrived_us.saturating_add(AHEAD_REFUSED_US)).then_some(us)
     }
 
     /// Why [`Sorter::event_time`] refuses.
-    pub(super) fn refuse_time(&self, said_us: i64) -> Refusal {
+    pub(crate) fn refuse_time(&self, said_us: i64) -> Refusal {
         let us = said_us - self.clock_offset_us;
         let stamp = crate::format_time(us);
         if us < YEAR_2000_US {
@@ -192,7 +192,7 @@ impl Sorter {
 
     /// Puts a row where it belongs.
     #[inline]
-    pub(super) fn accept(&mut self, row: &Row) {
+    pub(crate) fn accept(&mut self, row: &Row) {
         let mut machine = self.machines.get(row.machine);
         let fits = |batch: &(u16, ReadingBatch)| Arc::ptr_eq(&batch.1.class, &self.classes[row.class]);
         if !self.decoded.batches.get(machine.batch as usize).is_some_and(fits) {
@@ -246,7 +246,7 @@ impl Sorter {
     }
 
     /// Notes a refusal; one that names a channel of a known machine leaves a marker.
-    pub(super) fn refuse(&mut self, refusal: Refusal, text: &[u8]) {
+    pub(crate) fn refuse(&mut self, refusal: Refusal, text: &[u8]) {
         let Refusal { code, error, machine, channel } = refusal;
         let index = self.decoded.messages;
         self.decoded.messages += 1;
