@@ -1,7 +1,8 @@
 //! The smallest change of a reading after which it breaks no law (DOMAIN.md 5).
 //!
 //! An exact search: a range of values is skipped only where interval arithmetic proves that none of them will do, and
-//! taken only where it proves that all do, so that the nearest one is found without looking at each.
+//! taken only where it proves that all do, so that the nearest one is found without looking at each. Where several
+//! channels must move at once and that takes too long, the way back to this machine's normal is tried instead.
 
 use crate::{
     Evidence, Scorer, TermLimit,
@@ -206,7 +207,58 @@ impl<'a> Search<'a> {
                 return Some(steps);
             }
         }
+        if self.patience == 0 { self.toward_normal(moves, most, wanted) } else { None }
+    }
+
+    /// As few of these channels as will do, moved towards this machine's normal only as far as it takes: a change that
+    /// will do, though perhaps not the smallest.
+    fn toward_normal(&mut self, moves: &[Move], most: usize, wanted: impl Fn(&[Move]) -> bool) -> Option<Vec<Step>> {
+        self.patience = PATIENCE;
+        for many in 2..=most.min(moves.len()) {
+            let mut best: Option<(Cost, Vec<Move>)> = None;
+            let mut chosen = Vec::new();
+            choose(moves, many, &mut chosen, &mut |chosen| {
+                if let Some(there) = wanted(chosen).then(|| self.normal_of(chosen)).flatten()
+                    && self.verdict(&there).must
+                {
+                    let near = self.drawn_back(chosen, there);
+                    let cost = self.cost(&near);
+                    if best.as_ref().is_none_or(|best| cost.order(&best.0) == Ordering::Less) {
+                        best = Some((cost, near));
+                    }
+                }
+            });
+            if let Some((_, points)) = best {
+                let step = |of: Move| Step { channel: of.channel, from: self.evidence.values[of.channel], to: of.low };
+                return Some(points.into_iter().map(step).collect());
+            }
+        }
         None
+    }
+
+    /// Channels at their means; `None` while one of them has none.
+    fn normal_of(&self, chosen: &[Move]) -> Option<Vec<Move>> {
+        let at_mean = |of: &Move| {
+            let (mean, _) = (self.evidence.normal)(Quantity::Channel(of.channel))?;
+            let scaled = mean * 10f64.powi(i32::from(self.evidence.class.channels[of.channel].scale));
+            let value = (scaled.round() as i64).clamp(of.low, of.high);
+            Some(Move { low: value, high: value, ..*of })
+        };
+        chosen.iter().map(at_mean).collect()
+    }
+
+    /// Each channel in turn as near to its present value as the others let it.
+    fn drawn_back(&mut self, ranges: &[Move], mut points: Vec<Move>) -> Vec<Move> {
+        for (at, range) in ranges.iter().enumerate() {
+            let (from, there) = (self.evidence.values[range.channel], points[at].low);
+            let (low, high) = (from.min(there), from.max(there));
+            let mut others = points.clone();
+            others.remove(at);
+            if let Some(to) = self.nearest(Move { low, high, ..*range }, &others, from <= there) {
+                points[at] = Move { low: to, high: to, ..*range };
+            }
+        }
+        points
     }
 
     /// The nearest value of one channel that will do, on either side.
@@ -215,20 +267,20 @@ impl<'a> Search<'a> {
         // Where a window counts as if it held the value throughout, the present value itself may do.
         let stays = (of.low..=of.high)
             .contains(&from)
-            .then(|| self.nearest(Move { low: from, high: from, ..of }, true))
+            .then(|| self.nearest(Move { low: from, high: from, ..of }, &[], true))
             .flatten();
         let down = from.checked_sub(1).map(|high| Move { high: high.min(of.high), ..of });
         let up = from.checked_add(1).map(|low| Move { low: low.max(of.low), ..of });
-        let down = down.filter(|of| of.low <= of.high).and_then(|of| self.nearest(of, false));
-        let up = up.filter(|of| of.low <= of.high).and_then(|of| self.nearest(of, true));
+        let down = down.filter(|of| of.low <= of.high).and_then(|of| self.nearest(of, &[], false));
+        let up = up.filter(|of| of.low <= of.high).and_then(|of| self.nearest(of, &[], true));
         let to = [stays, down, up].into_iter().flatten().min_by_key(|to| to.abs_diff(from))?;
         let step = Step { channel: of.channel, from, to };
         Some((self.cost(&[Move { low: to, high: to, ..of }]), vec![step]))
     }
 
-    /// The first value of a range that will do, from its low or its high end.
-    fn nearest(&mut self, of: Move, from_low: bool) -> Option<i64> {
-        let verdict = self.verdict(&[of]);
+    /// The first value of a range that will do beside the others, from its low or its high end.
+    fn nearest(&mut self, of: Move, others: &[Move], from_low: bool) -> Option<i64> {
+        let verdict = self.verdict(&[&[of], others].concat());
         if verdict.must {
             return Some(if from_low { of.low } else { of.high });
         }
@@ -237,7 +289,7 @@ impl<'a> Search<'a> {
         }
         let (below, above) = halves(of);
         let (first, second) = if from_low { (below, above) } else { (above, below) };
-        self.nearest(first, from_low).or_else(|| self.nearest(second, from_low))
+        self.nearest(first, others, from_low).or_else(|| self.nearest(second, others, from_low))
     }
 
     /// The nearest values of several channels: the box with the least possible cost is looked at first.

@@ -114,6 +114,16 @@ impl Window {
         })
     }
 
+    /// The bits of the cell that a time falls into, whatever they mean: reading them brings the cell near.
+    pub fn peek(&self, timestamp_us: i64) -> i64 {
+        let slot = slot_of(second_of(timestamp_us));
+        match &self.cells {
+            Cells::None => self.end,
+            Cells::Near(cells) => i64::from(cells[slot]),
+            Cells::Far(cells) => i64::from(cells[slot]),
+        }
+    }
+
     /// Bytes that the window takes, its heap included.
     pub fn bytes(&self) -> usize {
         let cells = match self.cells {
