@@ -3,8 +3,24 @@
 //! The same inputs in any split into batches, with a crash and a restore anywhere, give bit-identical effects. Does not
 //! know a clock, a file, a topic's bytes or a table.
 
+mod alert;
+mod condition;
+mod engine;
+mod index;
+mod judge;
+mod laws;
+mod learning;
+mod live;
+mod machine;
 mod order;
+mod rules;
+mod sensors;
+mod snapshot;
+mod switch;
+#[cfg(test)]
+mod tests;
 
+pub use engine::Engine;
 pub use order::{Identity, Order, Place, identity};
 
 use catalog::{Catalogue, MachineId, State};
@@ -116,81 +132,6 @@ pub struct LiveCondition {
     pub severity: catalog::Severity,
     pub since_us: i64,
     pub suspended: bool,
-}
-
-/// The machines of one partition.
-pub struct Engine {}
-
-impl Engine {
-    /// An engine without machines, for a partition of `wire::READINGS_TOPIC`.
-    pub fn new(partition: u16, catalogue: Arc<Catalogue>) -> Engine {
-        let _ = (partition, catalogue);
-        todo!()
-    }
-
-    /// Applies one input.
-    pub fn apply(&mut self, input: Input<'_>, effects: &mut Effects) {
-        let _ = (input, effects);
-        todo!()
-    }
-
-    /// Offset of the next record that this engine expects.
-    pub fn next_offset(&self) -> i64 {
-        todo!()
-    }
-
-    /// Emits nothing for records below `offset`: they were committed before the crash.
-    pub fn silent_below(&mut self, offset: i64) {
-        let _ = offset;
-        todo!()
-    }
-
-    /// The class that a machine has.
-    pub fn class_of(&self, machine: &str) -> Option<&str> {
-        let _ = machine;
-        todo!()
-    }
-
-    /// What a screen shows of a machine.
-    pub fn live(&self, machine: &str) -> Option<Live> {
-        let _ = machine;
-        todo!()
-    }
-
-    /// Every machine, in order of first sight.
-    pub fn machines(&self) -> Vec<MachineId> {
-        todo!()
-    }
-
-    /// Encodes every slab (4,096 machines each) that changed since it was last encoded: (slab number, bytes).
-    /// Slab `u32::MAX` holds what the partition shares (fits, class bands).
-    pub fn snapshot(&mut self) -> Vec<(u32, Vec<u8>)> {
-        todo!()
-    }
-
-    /// Rebuilds an engine from all its slabs. The catalogue of each slab is found by hash with `catalogues`.
-    ///
-    /// # Errors
-    /// A slab is damaged or of an unknown format: the caller rebuilds from the bus and says so.
-    pub fn restore(
-        partition: u16,
-        catalogue: Arc<Catalogue>,
-        slabs: &[(u32, Vec<u8>)],
-        catalogues: &dyn Fn(&str) -> Option<Arc<Catalogue>>,
-    ) -> Result<Engine, SnapshotError> {
-        let _ = (partition, catalogue, slabs, catalogues);
-        todo!()
-    }
-
-    /// Smallest offset at which a slab is true: a restored engine must be given the bus from there.
-    pub fn replay_from(&self) -> i64 {
-        todo!()
-    }
-
-    /// Rough size of the state, bytes: (machines, bytes).
-    pub fn state_bytes(&self) -> (usize, usize) {
-        todo!()
-    }
 }
 
 /// Why a snapshot cannot be read.

@@ -26,7 +26,6 @@ pub fn identity(batch: &ReadingBatch, row: usize) -> Identity {
 }
 
 /// The hashes of [`identity`] for every row of a batch, column by column.
-#[expect(dead_code, reason = "the engine judges whole batches with it")]
 pub(crate) fn hashes(batch: &ReadingBatch, out: &mut Vec<u64>) {
     out.clear();
     out.resize(batch.rows(), VALUES_SEED);
@@ -101,7 +100,7 @@ enum Held {
     /// What a machine of a few readings in its lateness needs lies beside its watermark, in the order of arrival.
     Few(Few),
     /// Ascending.
-    Many(Box<VecDeque<Identity>>),
+    Many(VecDeque<Identity>),
 }
 
 const FEW: usize = 7;
@@ -190,17 +189,26 @@ impl Order {
         self.held = self.gather(kept);
     }
 
+    /// Some of its bits, whatever they mean: reading them brings it near.
+    pub(crate) fn peek(&self) -> u64 {
+        match &self.held {
+            Held::Few(few) => few.hash[0] ^ few.hash[FEW - 1] ^ u64::from(few.low[FEW - 1]),
+            Held::Many(many) => many.len() as u64,
+        }
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         match &self.held {
             Held::Few(_) => 0,
-            Held::Many(many) => size_of::<VecDeque<Identity>>() + many.capacity() * size_of::<Identity>(),
+            Held::Many(many) => many.capacity() * size_of::<Identity>(),
         }
     }
 
-    /// Appends an encoding.
+    /// Appends an encoding, the same for what was held since long and what was read back.
     pub fn save(&self, out: &mut Vec<u8>) {
-        let identities = self.identities();
+        let mut identities = self.identities();
+        identities.sort_unstable();
         out.extend_from_slice(&self.newest_us.to_le_bytes());
         let count =
             u32::try_from(identities.len()).expect("a machine has fewer than 2^32 readings inside its lateness");
@@ -289,7 +297,7 @@ impl Order {
             }
             let mut many: VecDeque<Identity> = self.identities().into();
             many.make_contiguous().sort_unstable();
-            self.held = Held::Many(Box::new(many));
+            self.held = Held::Many(many);
         }
         if let Held::Many(many) = &mut self.held {
             match many.binary_search(&identity) {
@@ -321,7 +329,7 @@ impl Order {
         } else {
             let mut many: VecDeque<Identity> = identities.into();
             many.make_contiguous().sort_unstable();
-            Held::Many(Box::new(many))
+            Held::Many(many)
         }
     }
 }
