@@ -5,7 +5,7 @@
 
 mod sqlite;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 /// What carries readings from the door to the services.
 #[derive(Clone)]
@@ -65,27 +65,40 @@ pub enum Error {
     Gap { partition: u16, begin: i64, position: i64 },
     #[error("the bus is closed")]
     Closed,
+    #[error("bus.db is in use by another process: bus.lock beside it is held")]
+    Locked,
+    #[error("bus.lock")]
+    Lock(#[source] std::io::Error),
+    #[error("bus.db is another program's database")]
+    NotOurs,
+    #[error("bus.db: this release knows schema {known}, the file has {found}")]
+    Schema { known: u32, found: u32 },
+    #[error("bus.db has {found} partitions, not {wanted}: their number is fixed when the file is made")]
+    Partitions { found: usize, wanted: usize },
     #[error("bus.db")]
     Sqlite(#[from] rusqlite::Error),
+    #[error("bus.db: commit")]
+    Commit(#[source] Arc<rusqlite::Error>),
 }
 
 impl Bus {
-    /// Opens the bus; makes it when there is none.
+    /// Opens the bus; makes it when there is none. One process at a time has it open.
     ///
     /// # Errors
-    /// The file cannot be opened, or is not ours.
+    /// [`Error::Locked`]; the file cannot be opened, or is not ours.
     pub fn open(options: Options) -> Result<Bus, Error> {
-        let _ = options;
-        todo!()
+        Ok(Bus::Sqlite(sqlite::SqliteBus::open(&options)?))
     }
 
-    /// Sends records; when it returns they are durable, and these are their offsets, in order. All or none.
+    /// Sends records; when it returns they are durable, and these are their offsets, in order. All or none. What was
+    /// accepted is written even when the caller no longer waits.
     ///
     /// # Errors
-    /// [`Error::Full`] and [`Error::Busy`]: try again later; nothing was written.
+    /// [`Error::Full`], [`Error::Busy`] and [`Error::Commit`]: try again later; nothing was written.
     pub async fn send(&self, records: Vec<Outgoing>) -> Result<Vec<i64>, Error> {
-        let _ = records;
-        todo!()
+        match self {
+            Bus::Sqlite(bus) => bus.send(records).await,
+        }
     }
 
     /// A consumer of all partitions that starts at these offsets (one a partition).
@@ -93,62 +106,84 @@ impl Bus {
     /// # Errors
     /// [`Error::Truncated`], [`Error::Gap`].
     pub fn consumer(&self, start: &[i64]) -> Result<Consumer, Error> {
-        let _ = start;
-        todo!()
+        match self {
+            Bus::Sqlite(bus) => Ok(Consumer(Log::Sqlite(bus.consumer(start)?))),
+        }
     }
 
     /// Next offset to be written, per partition.
     pub fn ends(&self) -> Vec<i64> {
-        todo!()
+        match self {
+            Bus::Sqlite(bus) => bus.ends(),
+        }
     }
 
     /// First offset that is there, per partition.
     pub fn begins(&self) -> Vec<i64> {
-        todo!()
+        match self {
+            Bus::Sqlite(bus) => bus.begins(),
+        }
     }
 
     /// Readings at and above these offsets (one a partition), by source.
     ///
     /// # Errors
     /// The bus cannot be read.
-    pub fn rows_from(&self, offsets: &[i64]) -> Result<std::collections::BTreeMap<Arc<str>, u64>, Error> {
-        let _ = offsets;
-        todo!()
+    pub fn rows_from(&self, offsets: &[i64]) -> Result<BTreeMap<Arc<str>, u64>, Error> {
+        match self {
+            Bus::Sqlite(bus) => bus.rows_from(offsets),
+        }
     }
 
-    /// Keeps every record at and above these offsets until the same holder says otherwise.
+    /// Keeps every record at and above these offsets until the same holder says otherwise. Holds live as long as the
+    /// process: each holder names its own before the first `send` after a start. Without any hold nothing is dropped.
     pub fn hold(&self, holder: &'static str, from: &[i64]) {
-        let _ = (holder, from);
-        todo!()
+        match self {
+            Bus::Sqlite(bus) => bus.hold(holder, from),
+        }
     }
 
     /// Bytes on the bus, and the limit.
     pub fn used(&self) -> (u64, u64) {
-        todo!()
+        match self {
+            Bus::Sqlite(bus) => bus.used(),
+        }
     }
 
     /// Finishes what was accepted, checkpoints, closes the file.
     pub async fn close(&self) {
-        todo!()
+        match self {
+            Bus::Sqlite(bus) => bus.close().await,
+        }
     }
 }
 
 /// Reads records in order of offset per partition, fair between partitions.
-pub struct Consumer {}
+pub struct Consumer(Log);
+
+enum Log {
+    Sqlite(sqlite::SqliteConsumer),
+}
 
 impl Consumer {
     /// The next records, at least one, at most `bytes` of values unless the first alone is larger; waits for them.
     /// Records of one partition stand together in order of offset. Cancel-safe: nothing is taken when it is dropped.
     ///
     /// # Errors
-    /// The bus cannot be read or is closed.
+    /// The bus cannot be read or is closed; [`Error::Gap`]: no hold kept what comes next.
     pub async fn next(&mut self, bytes: usize) -> Result<Vec<Record>, Error> {
-        let _ = bytes;
-        todo!()
+        match &mut self.0 {
+            Log::Sqlite(consumer) => consumer.next(bytes).await,
+        }
     }
 
     /// Nothing waits for this consumer.
     pub fn caught_up(&self) -> bool {
-        todo!()
+        match &self.0 {
+            Log::Sqlite(consumer) => consumer.caught_up(),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;
