@@ -11,6 +11,6 @@ mod store;
 pub use history::History;
 pub use live::LiveValues;
 pub use store::{
-    Activation, AlarmQuery, AlarmRow, AlertQuery, Attempted, AuditRow, Error, MachineRow, NewAudit, NewEvent,
-    NewNotification, NotificationRow, Record, Step, Store, StoredEvent, alarm_id,
+    Activation, AlarmQuery, AlarmRow, AlertQuery, Attempted, AuditRow, Error, MachineRow, MaintenanceRow, NewAudit,
+    NewEvent, NewNotification, NotificationRow, Record, Step, Store, StoredEvent, alarm_id,
 };

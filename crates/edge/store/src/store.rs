@@ -2,21 +2,27 @@
 
 mod alarms;
 mod alerts;
+mod audit;
 mod catalogues;
 mod commit;
+mod events;
+mod machine_events;
 mod machines;
+mod maintenance;
+mod notifications;
 mod schema;
 mod snapshots;
-mod writer;
+pub(crate) mod writer;
 
-pub use alarms::{
-    AlarmQuery, AlarmRow, Attempted, AuditRow, NewAudit, NewEvent, NewNotification, NotificationRow, Record,
-    StoredEvent, alarm_id,
-};
+pub use alarms::{AlarmQuery, AlarmRow, Record, alarm_id};
 pub use alerts::AlertQuery;
+pub use audit::{AuditRow, NewAudit};
 pub use catalogues::Activation;
 pub use commit::Step;
+pub use events::{NewEvent, StoredEvent};
 pub use machines::MachineRow;
+pub use maintenance::MaintenanceRow;
+pub use notifications::{Attempted, NewNotification, NotificationRow};
 
 use machines::Confirmed;
 use rusqlite::{Connection, Transaction};
@@ -107,6 +113,12 @@ impl Store {
         // The writer may be in the middle of an fsync.
         let _ = tokio::task::spawn_blocking(move || database.close()).await;
     }
+}
+
+/// The wall clock, microseconds since 1970.
+fn now_us() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_micros() as i64)
 }
 
 #[cfg(test)]

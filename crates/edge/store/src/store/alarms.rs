@@ -1,14 +1,24 @@
-//! Alarms, their audit, notifications and the event stream: what the portal writes, each step in one transaction.
+//! Alarms, and the portal's step: alarms, audit, notifications and events in one transaction with its position.
 
-use super::{Error, MachineRow, Store};
+use super::{
+    Attempted, Error, MachineRow, MaintenanceRow, NewAudit, NewEvent, Store, StoredEvent, audit, commit, events,
+    machines, maintenance, notifications,
+};
 use crate::history::Page;
-use alarm::{Alarm, Audit};
+use alarm::{Alarm, State};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, params_from_iter, types::Value};
 use uuid::Uuid;
+use wire::ALERTS_TOPIC;
+
+/// Name space of alarm ids.
+const NAMESPACE: Uuid = Uuid::from_u128(0x5e1b7a0c_93d4_5f26_8c11_d2a94be3076f);
+/// Changes for which the list as it was is kept; an older cursor is refused.
+const VERSIONS: i64 = 10_000;
 
 /// The id of the alarm of a machine and condition: UUIDv5, the same in every process.
 pub fn alarm_id(machine: &str, condition: &str) -> Uuid {
-    let _ = (machine, condition);
-    todo!()
+    // A condition holds no `|`, so the name is read in one way only.
+    Uuid::new_v5(&NAMESPACE, format!("{machine}|{condition}").as_bytes())
 }
 
 /// An alarm as it is stored.
@@ -41,37 +51,6 @@ pub struct AlarmQuery {
     pub cursor: Option<String>,
 }
 
-/// A line of the audit log to be written.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NewAudit {
-    /// What it is about: `alarm:ID`, `machine:ID`.
-    pub subject: String,
-    /// Who, what, when, why.
-    pub audit: Audit,
-    /// One notification per channel of these follows from it.
-    pub notify: Vec<NewNotification>,
-}
-
-/// A notification to be sent; its idempotency key is UUIDv5 of (alert, channel, audit sequence).
-#[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "each is what it is called")]
-pub struct NewNotification {
-    pub channel: String,
-    pub alarm: Uuid,
-    pub alert: Uuid,
-    /// JSON of the message.
-    pub payload: String,
-}
-
-/// An event of the stream to be written; it gets the next seq.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NewEvent {
-    /// `alert`, `alarm`, `machine`, ...
-    pub kind: String,
-    /// JSON.
-    pub data: String,
-}
-
 /// One step of the portal: everything in one transaction.
 #[derive(Debug, Clone, Default)]
 pub struct Record {
@@ -85,51 +64,20 @@ pub struct Record {
     pub events: Vec<NewEvent>,
     /// Registry rows, as [`Store::register`] writes them.
     pub machines: Vec<MachineRow>,
+    /// Maintenance windows that begin, or end early.
+    pub maintenance: Vec<MaintenanceRow>,
+    /// How attempts to notify ended, as [`Store::attempted`] writes them: (notification, when, how).
+    pub attempted: Vec<(Uuid, i64, Attempted)>,
 }
 
-/// A stored event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is what it is called")]
-pub struct StoredEvent {
-    pub seq: u64,
-    pub kind: String,
-    pub data: String,
-}
-
-/// A stored line of the audit log; `hash` is over the line and the one before it.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "each is what it is called")]
-pub struct AuditRow {
-    pub sequence: i64,
-    pub subject: String,
-    pub audit: Audit,
-    /// Lowercase hexadecimal SHA-256.
-    pub hash: String,
-}
-
-/// A notification in the queue.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "each is what it is called")]
-pub struct NotificationRow {
-    /// The idempotency key.
-    pub id: Uuid,
-    pub channel: String,
-    pub alarm: Uuid,
-    pub payload: String,
-    /// Attempts begun before.
-    pub attempts: u32,
-    pub created_us: i64,
-}
-
-/// How an attempt ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Attempted {
-    /// It was taken.
-    Sent,
-    /// Again at this time, microseconds since 1970, and why.
-    Retry(i64, String),
-    /// Never again, and why.
-    Dead(String),
+/// Where a page ended: the order of the list, and the version at which paging began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cursor {
+    rank: i64,
+    priority: i64,
+    changed_us: i64,
+    id: Uuid,
+    as_of: i64,
 }
 
 impl Store {
@@ -138,16 +86,27 @@ impl Store {
     /// # Errors
     /// The file cannot be read.
     pub async fn portal_position(&self) -> Result<i64, Error> {
-        todo!()
+        self.read(|connection| commit::next_offset(connection, ALERTS_TOPIC, 0)).await
     }
 
-    /// Writes one step of the portal; the events with their seqs, durable.
+    /// Writes one step of the portal; the events with their seqs, durable. An alert that the stream has already is left
+    /// out.
     ///
     /// # Errors
     /// [`Error::Fenced`]: another portal went on from here; nothing was written.
     pub async fn record(&self, record: Record) -> Result<Vec<StoredEvent>, Error> {
-        let _ = record;
-        todo!()
+        let confirmed: Vec<(String, bool)> =
+            record.machines.iter().map(|row| (row.machine_id.clone(), row.confirmed)).collect();
+        let store = self.clone();
+        self.write_then(
+            move |transaction| write_record(transaction, &record),
+            move |_| {
+                for (machine, yes) in &confirmed {
+                    store.note_confirmed(machine, *yes);
+                }
+            },
+        )
+        .await
     }
 
     /// Every alarm, by machine and condition.
@@ -155,16 +114,20 @@ impl Store {
     /// # Errors
     /// The file cannot be read.
     pub async fn alarms(&self) -> Result<Vec<AlarmRow>, Error> {
-        todo!()
+        self.read(|connection| {
+            rows(connection, &format!("select {COLUMNS} from alarm order by machine_id, condition"), [])
+        })
+        .await
     }
 
-    /// A page of alarms: unacknowledged first, then by priority, then newest change first.
+    /// A page of alarms: unacknowledged first (those that returned last among them), then by priority, then newest change
+    /// first; what asks nothing of anybody comes last. The order is that of the moment when paging began, a row shows the
+    /// alarm as it is.
     ///
     /// # Errors
     /// The file cannot be read, or the cursor is not ours.
     pub async fn alarm_page(&self, query: AlarmQuery) -> Result<Page<AlarmRow>, Error> {
-        let _ = query;
-        todo!()
+        self.read(move |connection| page(connection, &query)).await
     }
 
     /// One alarm.
@@ -172,80 +135,214 @@ impl Store {
     /// # Errors
     /// The file cannot be read.
     pub async fn alarm(&self, id: Uuid) -> Result<Option<AlarmRow>, Error> {
-        let _ = id;
-        todo!()
+        self.read(move |connection| {
+            let sql = format!("select {COLUMNS} from alarm where id = ?1");
+            Ok(rows(connection, &sql, [id.to_string().into()])?.pop())
+        })
+        .await
+    }
+}
+
+fn write_record(transaction: &Transaction<'_>, record: &Record) -> Result<Vec<StoredEvent>, Error> {
+    // The fence before any effect: a portal that was overtaken writes nothing.
+    if let Some((from, to)) = record.position {
+        commit::advance(transaction, ALERTS_TOPIC, 0, from, to)?;
+    }
+    for row in &record.machines {
+        machines::put(transaction, row)?;
+    }
+    for row in &record.alarms {
+        put(transaction, row)?;
+    }
+    for row in &record.maintenance {
+        maintenance::put(transaction, row)?;
+    }
+    for (id, at_us, how) in &record.attempted {
+        notifications::end_attempt(transaction, *id, *at_us, how)?;
+    }
+    for line in &record.audit {
+        let sequence = audit::append(transaction, line)?;
+        for notification in &line.notify {
+            notifications::queue(transaction, notification, sequence)?;
+        }
+    }
+    events::append(transaction, &record.events)
+}
+
+/// The columns that [`alarm`] reads, in its order.
+const COLUMNS: &str = "alarm.id, alarm.state, alarm.alert, alarm.text_en, alarm.text_ko, alarm.group_id";
+
+fn put(transaction: &Transaction<'_>, row: &AlarmRow) -> Result<(), Error> {
+    let AlarmRow { id, alarm, alert, text, group } = row;
+    let id = id.to_string();
+    let state = serde_json::to_string(alarm).expect("an alarm has string keys");
+    transaction
+        .prepare_cached(
+            "insert into alarm (id, machine_id, condition, state, alert, text_en, text_ko, group_id)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             on conflict (id) do update set state = excluded.state, alert = excluded.alert, text_en = excluded.text_en,
+                 text_ko = excluded.text_ko, group_id = excluded.group_id",
+        )?
+        .execute(params![
+            id,
+            alarm.machine_id,
+            alarm.condition,
+            state,
+            alert,
+            text.as_ref().map(|text| &text.en),
+            text.as_ref().map(|text| &text.ko),
+            group.map(|group| group.to_string()),
+        ])?;
+    transaction
+        .prepare_cached(
+            "insert into alarm_version (alarm_id, machine_id, state, subject, severity, rank, priority, changed_us)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            id,
+            alarm.machine_id,
+            alarm.state.as_str(),
+            alarm.subject.as_str(),
+            alarm.severity.as_str(),
+            rank(&alarm.state),
+            // Below all that asks to act.
+            alarm.priority.unwrap_or(5),
+            alarm.changed_us,
+        ])?;
+    let version = transaction.last_insert_rowid();
+    // The newest that a cursor may still ask for stays.
+    transaction
+        .prepare_cached(
+            "delete from alarm_version where alarm_id = ?1 and version <
+                 (select max(version) from alarm_version where alarm_id = ?1 and version <= ?2)",
+        )?
+        .execute(params![id, version - VERSIONS])?;
+    Ok(())
+}
+
+fn rank(state: &State) -> i64 {
+    match state {
+        State::Unacknowledged => 0,
+        State::ReturnedUnacknowledged => 1,
+        State::Acknowledged | State::Shelved { .. } | State::Suppressed | State::OutOfService { .. } => 2,
+        State::Normal => 3,
+    }
+}
+
+fn page(connection: &Connection, query: &AlarmQuery) -> Result<Page<AlarmRow>, Error> {
+    let cursor = query.cursor.as_deref().map(|text| Cursor::parse(text).ok_or(Error::Cursor)).transpose()?;
+    let newest: i64 = connection
+        .prepare_cached("select coalesce(max(version), 0) from alarm_version")?
+        .query_row([], |row| row.get(0))?;
+    let as_of = cursor.map_or(newest, |cursor| cursor.as_of);
+    if as_of < newest - VERSIONS {
+        return Err(Error::Cursor);
+    }
+    let limit = query.limit.clamp(1, 1_000);
+
+    let mut sql = format!(
+        "select {COLUMNS}, listed.rank, listed.priority, listed.changed_us
+         from alarm_version listed join alarm on alarm.id = listed.alarm_id
+         where listed.version = (select max(version) from alarm_version
+             where alarm_id = listed.alarm_id and version <= ?)"
+    );
+    let mut values: Vec<Value> = vec![as_of.into()];
+    let texts = [
+        (" and listed.machine_id = ?", &query.machine_id),
+        (" and listed.state = ?", &query.state),
+        (" and listed.subject = ?", &query.subject),
+        (" and listed.severity = ?", &query.severity),
+    ];
+    for (condition, value) in texts {
+        if let Some(value) = value {
+            sql += condition;
+            values.push(value.clone().into());
+        }
+    }
+    if query.open {
+        sql += " and listed.state <> 'normal'";
+    }
+    if let Some(Cursor { rank, priority, changed_us, id, .. }) = cursor {
+        sql += " and (listed.rank, listed.priority, -listed.changed_us, listed.alarm_id) > (?, ?, ?, ?)";
+        values.extend([rank.into(), priority.into(), (-changed_us).into(), id.to_string().into()]);
+    }
+    // One row more than asked for tells whether there is a next page.
+    sql += " order by listed.rank, listed.priority, listed.changed_us desc, listed.alarm_id limit ?";
+    values.push((limit as i64 + 1).into());
+
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut found = statement.query(params_from_iter(values))?;
+    let mut shown: Vec<(AlarmRow, Cursor)> = Vec::new();
+    let mut more = false;
+    while let Some(row) = found.next()? {
+        if shown.len() == limit {
+            more = true;
+            break;
+        }
+        let alarm = alarm(row)?;
+        let cursor = Cursor { rank: row.get(6)?, priority: row.get(7)?, changed_us: row.get(8)?, id: alarm.id, as_of };
+        shown.push((alarm, cursor));
+    }
+    let next_cursor = shown.last().filter(|_| more).map(|(_, cursor)| cursor.text());
+    Ok(Page { rows: shown.into_iter().map(|(row, _)| row).collect(), next_cursor })
+}
+
+fn rows(connection: &Connection, sql: &str, values: impl IntoIterator<Item = Value>) -> Result<Vec<AlarmRow>, Error> {
+    let mut query = connection.prepare_cached(sql)?;
+    let mut rows = query.query(params_from_iter(values))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(alarm(row)?);
+    }
+    Ok(found)
+}
+
+fn alarm(row: &Row<'_>) -> Result<AlarmRow, Error> {
+    let id: String = row.get(0)?;
+    let damaged = || Error::Damaged(format!("alarm {id}"));
+    let text = match (row.get(3)?, row.get(4)?) {
+        (Some(en), Some(ko)) => Some(wire::AlertText { en, ko }),
+        _ => None,
+    };
+    let group: Option<String> = row.get(5)?;
+    Ok(AlarmRow {
+        alarm: serde_json::from_str(row.get_ref(1)?.as_str().map_err(|_| damaged())?).map_err(|_| damaged())?,
+        alert: row.get(2)?,
+        text,
+        group: group.map(|group| group.parse()).transpose().map_err(|_| damaged())?,
+        id: id.parse().map_err(|_| damaged())?,
+    })
+}
+
+/// Raises a counter that has no gaps by `by`; its value before.
+pub(super) fn raise_counter(transaction: &Transaction<'_>, name: &str, by: i64) -> Result<i64, Error> {
+    Ok(transaction
+        .prepare_cached("update counter set value = value + ?2 where name = ?1 returning value - ?2")?
+        .query_row(params![name, by], |row| row.get(0))?)
+}
+
+/// Last number that a counter gave.
+pub(super) fn counter(connection: &Connection, name: &str) -> Result<i64, Error> {
+    let value = connection
+        .prepare_cached("select value from counter where name = ?1")?
+        .query_row([name], |row| row.get(0))
+        .optional()?;
+    value.ok_or_else(|| Error::Damaged(format!("counter {name}")))
+}
+
+impl Cursor {
+    fn text(self) -> String {
+        let Cursor { rank, priority, changed_us, id, as_of } = self;
+        format!("l{rank}.{priority}.{changed_us}.{}.{as_of}", id.simple())
     }
 
-    /// Events with a seq above `after`, in order.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn events_after(&self, after: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
-        let _ = (after, limit);
-        todo!()
-    }
-
-    /// (oldest seq kept or newest + 1 where none is, newest seq ever given).
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn event_range(&self) -> Result<(u64, u64), Error> {
-        todo!()
-    }
-
-    /// Drops events up to a seq.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub async fn prune_events(&self, through: u64) -> Result<usize, Error> {
-        let _ = through;
-        todo!()
-    }
-
-    /// The audit log, newest first, of one subject or of all.
-    ///
-    /// # Errors
-    /// The file cannot be read, or the cursor is not ours.
-    pub async fn audit(
-        &self,
-        subject: Option<&str>,
-        limit: usize,
-        cursor: Option<&str>,
-    ) -> Result<Page<AuditRow>, Error> {
-        let _ = (subject, limit, cursor);
-        todo!()
-    }
-
-    /// Recomputes the chain of hashes: lines checked, and the first that does not fit.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn verify_audit(&self) -> Result<(u64, Option<i64>), Error> {
-        todo!()
-    }
-
-    /// Leases due notifications of a channel, oldest first, a `cleared` never before its `raised`; each lease counts as an
-    /// attempt begun and is written before this returns.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub async fn lease_notifications(
-        &self,
-        channel: &str,
-        now_us: i64,
-        lease_us: i64,
-        limit: usize,
-    ) -> Result<Vec<NotificationRow>, Error> {
-        let _ = (channel, now_us, lease_us, limit);
-        todo!()
-    }
-
-    /// Notes how an attempt ended.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub async fn attempted(&self, id: Uuid, at_us: i64, how: Attempted) -> Result<(), Error> {
-        let _ = (id, at_us, how);
-        todo!()
+    fn parse(text: &str) -> Option<Cursor> {
+        let mut parts = text.strip_prefix('l')?.split('.');
+        let mut number = || parts.next()?.parse().ok();
+        let (rank, priority, changed_us) = (number()?, number()?, number()?);
+        let cursor =
+            Cursor { rank, priority, changed_us, id: parts.next()?.parse().ok()?, as_of: parts.next()?.parse().ok()? };
+        // `+1` and `01` read as numbers too; only what was written by `text` is a cursor.
+        (cursor.text() == text).then_some(cursor)
     }
 }

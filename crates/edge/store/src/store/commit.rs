@@ -113,42 +113,6 @@ impl Store {
         .await
     }
 
-    /// Counter resets and state changes of a machine with `from_us <= timestamp < to_us`, oldest first.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn machine_events(
-        &self,
-        machine: &str,
-        from_us: i64,
-        to_us: i64,
-        limit: usize,
-    ) -> Result<Vec<MachineEvent>, Error> {
-        let machine = machine.to_owned();
-        self.read(move |connection| {
-            let mut query = connection.prepare_cached(
-                r#"select machine_id, kind, timestamp, topic, partition, "offset", "index", detail from machine_event
-                   where machine_id = ?1 and timestamp >= ?2 and timestamp < ?3 order by timestamp, position limit ?4"#,
-            )?;
-            let rows = query.query_map(params![machine, from_us, to_us, limit as i64], |row| {
-                Ok(MachineEvent {
-                    machine_id: row.get(0)?,
-                    kind: row.get(1)?,
-                    timestamp_us: row.get(2)?,
-                    position: wire::Position {
-                        topic: row.get(3)?,
-                        partition: row.get(4)?,
-                        offset: row.get(5)?,
-                        index: row.get(6)?,
-                    },
-                    detail: row.get(7)?,
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
-    }
-
     /// A fit by its hash.
     ///
     /// # Errors

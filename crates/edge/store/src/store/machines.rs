@@ -64,8 +64,10 @@ impl MachineRow {
 
     /// What of it enters the catalogue.
     pub fn settings(&self) -> MachineSettings {
+        let has_own = !(self.parameters.is_empty() && self.limits.is_empty() && self.attributes.is_empty());
         MachineSettings {
-            class: self.class_given.then(|| self.class.clone()),
+            // What it has of its own is written in the words of its class, whoever named that.
+            class: (self.class_given || has_own).then(|| self.class.clone()),
             parameters: self.parameters.clone(),
             limits: self.limits.clone(),
             attributes: self.attributes.clone(),
@@ -119,6 +121,17 @@ impl Store {
     pub async fn registered(&self, machine: &str) -> Result<Option<MachineRow>, Error> {
         let machine = machine.to_owned();
         self.read(move |connection| get(connection, &machine)).await
+    }
+
+    /// Those of some machines that are registered, in the order asked for.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn registered_of(&self, machines: Vec<String>) -> Result<Vec<MachineRow>, Error> {
+        self.read(move |connection| {
+            machines.iter().filter_map(|machine| get(connection, machine).transpose()).collect()
+        })
+        .await
     }
 
     /// Writes machines as people or an import describe them, all or none; when they were first seen and by which source
@@ -208,7 +221,7 @@ fn get(connection: &Connection, id: &str) -> Result<Option<MachineRow>, Error> {
     query.query_row([id], |row| Ok(machine(row))).optional()?.transpose()
 }
 
-fn put(transaction: &Transaction<'_>, row: &MachineRow) -> Result<(), Error> {
+pub(super) fn put(transaction: &Transaction<'_>, row: &MachineRow) -> Result<(), Error> {
     transaction
         .prepare_cached(
             "insert into machine (machine_id, class, class_given, name_en, name_ko, site, line, cell, criticality,

@@ -4,7 +4,10 @@ use super::Error;
 use rusqlite::Connection;
 
 /// In order; never edited once released.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/store/0001_detect.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/sqlite/store/0001_detect.sql"),
+    include_str!("../../migrations/sqlite/store/0002_portal.sql"),
+];
 
 /// Marks the file as ours: "MWst".
 const APPLICATION_ID: i64 = 0x4d57_7374;

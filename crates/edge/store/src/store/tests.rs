@@ -1,5 +1,7 @@
 //! The store against real files.
 
+mod portal;
+
 use super::*;
 use engine::{Effects, MachineEvent};
 use wire::{Alert, AlertText, Kind, Position, READINGS_TOPIC, Reason};
@@ -306,7 +308,7 @@ async fn events_are_kept_once() {
     };
     let effects = Effects { events: vec![event.clone(), event.clone()], ..Effects::default() };
     store.commit(vec![step(0, 0, 2, &effects)]).await.unwrap();
-    assert_eq!(store.machine_events("m1", 0, 6, 10).await.unwrap(), [event]);
+    assert_eq!(store.machine_events("m1", 0, 6, 10, None).await.unwrap().rows, [event]);
 }
 
 #[tokio::test]

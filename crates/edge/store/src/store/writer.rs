@@ -1,4 +1,5 @@
-//! The one thread that writes `store.db`, with group commit, and the connections that read it.
+//! The one thread that writes a database file (`store.db`, `history.db`), with group commit, and the connections that
+//! read it.
 //!
 //! A job is a closure over the open transaction. The writer takes every job that waits, runs each in a savepoint of its
 //! own, commits them together with one fsync, and answers them only then: who was answered is durable, and who failed
@@ -67,7 +68,7 @@ where
 }
 
 /// Both ends of the file.
-pub(super) struct Database {
+pub(crate) struct Database {
     jobs: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     readers: Readers,
@@ -81,11 +82,12 @@ struct Readers {
 
 impl Database {
     /// Takes a migrated connection to `path` and starts the thread that writes with it.
-    pub(super) fn start(path: &Path, connection: Connection) -> Database {
+    pub(crate) fn start(path: &Path, connection: Connection) -> Database {
         let (sender, jobs) = mpsc::channel(QUEUE);
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let thread = std::thread::Builder::new()
-            .name("store-writer".into())
-            .spawn(move || write_groups(connection, jobs))
+            .name(format!("{file} writer"))
+            .spawn(move || write_groups(&file, connection, jobs))
             .expect("the system gives a thread");
         let readers = Readers { path: path.to_owned(), idle: Mutex::default(), permits: Semaphore::new(READERS) };
         Database { jobs: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), readers }
@@ -93,7 +95,7 @@ impl Database {
 
     /// Runs a job in the writer's next group; `durable` runs there once it is on disk, in commit order. A job that was
     /// queued is done even when nobody waits for its answer any more.
-    pub(super) async fn write<T, F, D>(&self, job: F, durable: D) -> Result<T, Error>
+    pub(crate) async fn write<T, F, D>(&self, job: F, durable: D) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
@@ -109,7 +111,7 @@ impl Database {
     }
 
     /// Reads in a blocking thread.
-    pub(super) async fn read<T, F>(self: Arc<Self>, job: F) -> Result<T, Error>
+    pub(crate) async fn read<T, F>(self: Arc<Self>, job: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
@@ -123,7 +125,7 @@ impl Database {
     }
 
     /// Reads in this thread.
-    pub(super) fn read_here<T>(&self, job: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn read_here<T>(&self, job: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
         let idle = self.readers.idle.lock().expect("never poisoned").pop();
         let connection = match idle {
             Some(connection) => connection,
@@ -135,19 +137,19 @@ impl Database {
     }
 
     /// Finishes what waits, writes the log into the file, closes it. Later jobs get [`Error::Closed`].
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         drop(self.jobs.lock().expect("never poisoned").take());
         let thread = self.thread.lock().expect("never poisoned").take();
         self.readers.permits.close();
         self.readers.idle.lock().expect("never poisoned").clear();
         if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the writer of store.db ended with a panic");
+            tracing::error!("the writer of {} ended with a panic", self.readers.path.display());
         }
     }
 }
 
 /// Opens the connection that writes.
-pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
+pub(crate) fn open_writer(path: &Path) -> Result<Connection, Error> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(std::time::Duration::from_secs(10))?;
     connection.pragma_update(None, "journal_mode", "wal")?;
@@ -166,7 +168,7 @@ fn open_reader(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-fn write_groups(mut connection: Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+fn write_groups(file: &str, mut connection: Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
     while let Some(first) = jobs.blocking_recv() {
         let mut group = vec![first];
         while group.len() < QUEUE
@@ -176,8 +178,8 @@ fn write_groups(mut connection: Connection, mut jobs: mpsc::Receiver<Box<dyn Job
         }
         let committed = write_group(&mut connection, &mut group).map_err(Arc::new);
         if let Err(error) = &committed {
-            abort_if_not_durable(error);
-            tracing::error!(error = %error, jobs = group.len(), "could not commit to store.db");
+            abort_if_not_durable(file, error);
+            tracing::error!(error = %error, jobs = group.len(), "could not commit to {file}");
         }
         for job in group {
             job.answer(&committed);
@@ -201,10 +203,10 @@ fn write_group(connection: &mut Connection, group: &mut [Box<dyn Job>]) -> Resul
 
 /// After a failed fsync nobody knows what is on the disk, and asking again would be answered from the cache: only a
 /// fresh start reads what is really there.
-fn abort_if_not_durable(error: &rusqlite::Error) {
+fn abort_if_not_durable(file: &str, error: &rusqlite::Error) {
     let code = error.sqlite_error().map(|error| error.extended_code);
     if matches!(code, Some(rusqlite::ffi::SQLITE_IOERR_FSYNC | rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC)) {
-        tracing::error!(error = %error, "store.db could not be synced to the disk: stopping at once");
+        tracing::error!(error = %error, "{file} could not be synced to the disk: stopping at once");
         std::process::abort();
     }
 }

@@ -1,0 +1,252 @@
+//! Taking records: judged row by row, older duplicates looked up, then stored in memory.
+
+use super::{
+    Appended, Error, History, Inner,
+    chunk::{self, Sought},
+    flush::Request,
+    letters::Record,
+    partition::Judged,
+};
+use engine::Identity;
+use rusqlite::Connection;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::{Arc, atomic::Ordering},
+};
+use wire::{ReadingBatch, Reject};
+
+/// A record that was judged and is not stored: its look-up failed, or nobody waited for it. Judging moved the orders, so
+/// that the same record goes on from here.
+pub(super) struct Pending {
+    offset: i64,
+    judged: Vec<Judged>,
+}
+
+impl Pending {
+    fn is_of(&self, offset: i64, batches: &[ReadingBatch]) -> bool {
+        let rows = || batches.iter().map(ReadingBatch::rows);
+        self.offset == offset && self.judged.iter().map(Judged::rows).eq(rows())
+    }
+}
+
+impl History {
+    pub(super) async fn append_record(
+        &self,
+        partition: u16,
+        offset: i64,
+        source: &str,
+        arrived_us: i64,
+        batches: &[ReadingBatch],
+        rejects: &[Reject],
+    ) -> Result<Appended, Error> {
+        let inner = &*self.inner;
+        let shard = &inner.partitions[usize::from(partition)];
+        let mut pending = shard.appending.lock().await;
+        inner.wait_for_room().await?;
+        if offset < shard.state.lock().expect("never poisoned").appended() {
+            return Ok(Appended::default());
+        }
+        let mut judged = match pending.take().filter(|pending| pending.is_of(offset, batches)) {
+            Some(pending) => pending.judged,
+            None => inner.judge(partition, arrived_us, batches).await?,
+        };
+        if judged.iter().any(|judged| !judged.late().is_empty()) {
+            shard.state.lock().expect("never poisoned").find_repeated(batches, &mut judged);
+            let late: Vec<(u32, Identity)> = judged
+                .iter()
+                .flat_map(|judged| judged.late().iter().map(|(_, number, identity)| (*number, *identity)))
+                .collect();
+            let kept = pending.insert(Pending { offset, judged });
+            let found = inner.find_stored(partition, late).await?;
+            kept.judged.iter_mut().for_each(|judged| judged.repeated(&found));
+            judged = pending.take().map(|pending| pending.judged).expect("put there above");
+        }
+        let source: Arc<str> = inner.interned(source);
+        let record = Record { offset, arrived_us, source: &source, batches, rejects };
+        let (appended, bytes) = {
+            let mut state = shard.state.lock().expect("never poisoned");
+            let before = state.active.bytes;
+            let (appended, counts) = state.store(&record, &judged);
+            if counts.received > 0 {
+                inner.ledger.lock().expect("never poisoned").entry(source).or_default().add(counts);
+            }
+            let bytes = state.active.bytes - before;
+            // Under the lock, so that a flush never takes bytes that are not counted yet.
+            (appended, bytes + inner.active_bytes.fetch_add(bytes, Ordering::Relaxed))
+        };
+        inner.tell_dirty();
+        if bytes >= inner.options.flush_bytes && !inner.told_full.swap(true, Ordering::AcqRel) {
+            // Without a flusher the history is closed, and says so at the next call.
+            let _ = inner.requests.send(Request::Full);
+        }
+        Ok(appended)
+    }
+}
+
+impl Inner {
+    /// The source's name as the ledger has it.
+    fn interned(&self, source: &str) -> Arc<str> {
+        let ledger = self.ledger.lock().expect("never poisoned");
+        ledger.get_key_value(source).map_or_else(|| source.into(), |(name, _)| name.clone())
+    }
+
+    /// Waits while a flush is far behind.
+    async fn wait_for_room(&self) -> Result<(), Error> {
+        loop {
+            let mut freed = std::pin::pin!(self.freed.notified());
+            freed.as_mut().enable();
+            if self.closed.load(Ordering::Acquire) {
+                return Err(Error::Closed);
+            }
+            if let Some((partition, expected, found)) = self.fenced.get() {
+                return Err(Error::Fenced { partition: *partition, expected: *expected, found: *found });
+            }
+            let held = self.active_bytes.load(Ordering::Relaxed) + self.frozen_bytes.load(Ordering::Relaxed);
+            if held <= self.options.flush_bytes.saturating_mul(4) {
+                return Ok(());
+            }
+            tokio::select! {
+                () = freed => {}
+                // Nobody will make room any more.
+                () = self.requests.closed() => return Err(Error::Closed),
+            }
+        }
+    }
+
+    /// Tells the flusher, once until its next flush, that something waits.
+    pub(super) fn tell_dirty(&self) {
+        if !self.told_dirty.swap(true, Ordering::AcqRel) {
+            let _ = self.requests.send(Request::Dirty);
+        }
+    }
+
+    /// Judges the batches of a record; what a restart left unread is read first.
+    async fn judge(&self, partition: u16, arrived_us: i64, batches: &[ReadingBatch]) -> Result<Vec<Judged>, Error> {
+        let state = &self.partitions[usize::from(partition)].state;
+        let catalogue = self.catalogue();
+        let (mut judged, unread) = {
+            let mut state = state.lock().expect("never poisoned");
+            let judged: Vec<Judged> =
+                batches.iter().map(|batch| state.find(batch, &self.machines, &catalogue)).collect();
+            let unread: Vec<_> =
+                batches.iter().zip(&judged).map(|(batch, judged)| state.unread(batch, judged)).collect();
+            (judged, unread)
+        };
+        for (batch, unread) in batches.iter().zip(&unread).filter(|(_, unread)| !unread.is_empty()) {
+            let rows = self.read_back(partition, unread).await?;
+            state.lock().expect("never poisoned").remember(batch.class.lateness_us, unread, rows);
+        }
+        let mut state = state.lock().expect("never poisoned");
+        for (batch, judged) in batches.iter().zip(&mut judged) {
+            state.judge(batch, arrived_us, judged);
+        }
+        Ok(judged)
+    }
+
+    /// Identities and flags of the rows of machines from an event time on, as they lie in the file.
+    async fn read_back(&self, partition: u16, wanted: &[(u32, i64)]) -> Result<Vec<(u32, Identity, u8)>, Error> {
+        let wanted: BTreeMap<u32, i64> = wanted.iter().copied().collect();
+        let catalogue = self.catalogue();
+        self.read(move |connection| {
+            let from = wanted.values().min().copied().unwrap_or(i64::MAX);
+            let mut found = Vec::new();
+            visit(
+                connection,
+                partition,
+                &wanted,
+                (from, i64::MAX),
+                |id, runs| {
+                    let Some(rows) = chunk::rows(connection, id, &catalogue)? else { return Ok(()) };
+                    for (number, range) in runs {
+                        let floor = wanted[&number];
+                        let held = range.filter(|row| rows.batch.timestamp_us[*row] >= floor);
+                        found.extend(held.map(|row| (number, engine::identity(&rows.batch, row), rows.flags[row])));
+                    }
+                    Ok(())
+                },
+                |floor, _, max_time| max_time >= *floor,
+            )?;
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Which of these are stored in the file, at whatever age.
+    async fn find_stored(&self, partition: u16, late: Vec<(u32, Identity)>) -> Result<HashSet<(u32, Identity)>, Error> {
+        if late.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let mut wanted: BTreeMap<u32, BTreeSet<Identity>> = BTreeMap::new();
+        for (number, identity) in late {
+            wanted.entry(number).or_default().insert(identity);
+        }
+        let catalogue = self.catalogue();
+        self.read(move |connection| {
+            let times = || wanted.values().flatten().map(|identity| identity.timestamp_us);
+            let range = (times().min().unwrap_or(0), times().max().unwrap_or(0));
+            let mut found = HashSet::new();
+            let within = |identities: &BTreeSet<Identity>, min_time: i64, max_time: i64| {
+                let first = identities.range(Identity { timestamp_us: min_time, hash: 0 }..).next();
+                first.is_some_and(|identity| identity.timestamp_us <= max_time)
+            };
+            visit(
+                connection,
+                partition,
+                &wanted,
+                range,
+                |id, runs| {
+                    let Some(rows) = chunk::rows(connection, id, &catalogue)? else { return Ok(()) };
+                    for (number, range) in runs {
+                        let identities = &wanted[&number];
+                        for row in range {
+                            let time = rows.batch.timestamp_us[row];
+                            if within(identities, time, time) {
+                                let identity = engine::identity(&rows.batch, row);
+                                if identities.contains(&identity) {
+                                    found.insert((number, identity));
+                                }
+                            }
+                        }
+                    }
+                    Ok(())
+                },
+                within,
+            )?;
+            Ok(found)
+        })
+        .await
+    }
+}
+
+/// Shows the chunks that have runs of wanted machines which `holds` (given what is wanted of the machine, and the run's
+/// first and last time): the chunk's id, and number and rows of each run.
+fn visit<W>(
+    connection: &Connection,
+    partition: u16,
+    wanted: &BTreeMap<u32, W>,
+    times: (i64, i64),
+    mut show: impl FnMut(i64, Vec<(u32, std::ops::Range<usize>)>) -> Result<(), Error>,
+    holds: impl Fn(&W, i64, i64) -> bool,
+) -> Result<(), Error> {
+    let (Some((first, _)), Some((last, _))) = (wanted.first_key_value(), wanted.last_key_value()) else {
+        return Ok(());
+    };
+    let sought = Sought { partition, machines: (*first, *last), times, below: i64::MAX };
+    for candidate in chunk::candidates(connection, &sought)? {
+        let mut among = wanted.range(candidate.first_machine..=candidate.last_machine);
+        if !among.any(|(_, what)| holds(what, candidate.min_time, candidate.max_time)) {
+            continue;
+        }
+        let Some(directory) = chunk::directory(connection, candidate.id)? else { continue };
+        let runs = directory.runs.iter().filter_map(|run| {
+            let what = wanted.get(&run.number)?;
+            holds(what, run.min_time, run.max_time)
+                .then(|| (run.number, run.first_row as usize..(run.first_row + run.rows) as usize))
+        });
+        let runs: Vec<_> = runs.collect();
+        if !runs.is_empty() {
+            show(candidate.id, runs)?;
+        }
+    }
+    Ok(())
+}
