@@ -1,5 +1,14 @@
-//! The ways an alarm reaches people: the log, and a generic webhook with signature and idempotency key. Does not know when
-//! to notify, nor what was sent before.
+//! The ways an alarm reaches people: the log, and a generic webhook with signature and idempotency key; how often to try
+//! again, and when not to. Does not know when to notify, nor what was sent before.
+
+mod address;
+mod backoff;
+mod breaker;
+mod webhook;
+
+pub use backoff::{BACKOFF_FIRST_US, BACKOFF_MAX_US, backoff_us};
+pub use breaker::{BREAKER_FAILURES, BREAKER_OPEN_US, Breaker};
+pub use webhook::{Webhook, WebhookOptions};
 
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex};
@@ -38,19 +47,6 @@ pub enum Notifier {
     Memory(Arc<Mutex<Vec<(Uuid, Message)>>>),
 }
 
-/// A generic webhook: HMAC-SHA256 signature over timestamp and body, idempotency key, checked target, no redirects.
-pub struct Webhook {}
-
-/// How a webhook is set up.
-#[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "each is the key of that name in the configuration")]
-pub struct WebhookOptions {
-    pub url: String,
-    pub secret: Option<String>,
-    /// Private, loopback and link-local targets are allowed.
-    pub allow_private: bool,
-}
-
 /// How sending ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sent {
@@ -72,21 +68,38 @@ pub enum Error {
     Client(String),
 }
 
-impl Webhook {
-    /// Checks the options.
-    ///
-    /// # Errors
-    /// The address is no web address.
-    pub fn new(options: WebhookOptions) -> Result<Webhook, Error> {
-        let _ = options;
-        todo!()
-    }
-}
-
 impl Notifier {
     /// Sends one message under its idempotency key.
     pub async fn send(&self, key: Uuid, message: &Message) -> Sent {
-        let _ = (key, message);
-        todo!()
+        match self {
+            Notifier::Log => {
+                log(key, message);
+                Sent::Ok
+            }
+            Notifier::Webhook(webhook) => webhook.send(key, message).await,
+            Notifier::Memory(sent) => {
+                sent.lock().expect("never poisoned").push((key, message.clone()));
+                Sent::Ok
+            }
+        }
     }
+}
+
+fn log(key: Uuid, message: &Message) {
+    let Message { machine_id, condition, severity, kind, text, action, .. } = message;
+    let action = |of: fn(&wire::AlertText) -> &String| {
+        action.as_ref().map_or(String::new(), |action| format!(" -> {}", of(action)))
+    };
+    tracing::warn!(
+        machine.id = %machine_id,
+        condition,
+        severity,
+        kind,
+        notification.id = %key,
+        "alarm {machine_id}: {}{} / 알람 {machine_id}: {}{}",
+        text.en,
+        action(|action| &action.en),
+        text.ko,
+        action(|action| &action.ko),
+    );
 }
