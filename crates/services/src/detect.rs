@@ -1,0 +1,388 @@
+//! Bus to conditions: one engine a partition; what it finds and the position that led there share one transaction.
+//!
+//! [`lane`] is the plain part, one partition without a runtime; [`restore`] gives the lanes as the store knows them; here
+//! is the loop that feeds them, commits what they find, saves their state and shows their live values.
+
+mod lane;
+mod restore;
+
+use crate::now_us;
+use bus::{Bus, Consumer, Record};
+use catalog::Catalogue;
+use lane::{Found, Lane};
+use std::{sync::Arc, time::Duration};
+use store::{LiveValues, Step, Store};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinHandle, JoinSet},
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Bytes of values that are taken at once.
+const LOT_BYTES: usize = 2 << 20;
+/// A lot above this is judged apart from the runtime, its partitions side by side.
+const APART_BYTES: usize = 64 << 10;
+/// Live values are shown so often at most.
+const SHOW_EVERY: Duration = Duration::from_millis(100);
+/// Showing takes at most one part in so many of the time.
+const SHOW_SHARE: u32 = 50;
+/// Silence is looked for and snapshots are thought of so often.
+const SECOND: Duration = Duration::from_secs(1);
+/// A partition that was given readings is saved after this time ...
+const SAVE_AFTER: Duration = Duration::from_secs(30);
+/// ... or after so many readings: what a restart may have to replay.
+const SAVE_ROWS: u64 = 2_000_000;
+/// Alerts that may gather while a commit is being written.
+const GATHER_ALERTS: usize = 4096;
+/// A stop takes what waits on the bus along, for no longer than this.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+/// What detect is given.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where readings come from.
+    pub bus: Bus,
+    /// Where effects and positions go.
+    pub store: Store,
+    /// Where live values are shown.
+    pub live: LiveValues,
+    /// What is in force.
+    pub catalogue: watch::Receiver<Arc<Catalogue>>,
+    /// Next offset per partition: all before it is judged, and what it led to is durable.
+    pub passed: watch::Sender<Vec<i64>>,
+}
+
+/// Why detect ended.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum Error {
+    #[error("read from the bus")]
+    Bus(#[from] bus::Error),
+    #[error("write to the store")]
+    Store(#[from] store::Error),
+    #[error("catalogue {hash}, which was in force")]
+    Catalogue { hash: String, source: catalog::ClassError },
+    #[error("catalogue {0} was in force and is not stored")]
+    NoCatalogue(String),
+    #[error("the engine panicked: {0}")]
+    Panicked(#[from] JoinError),
+}
+
+/// Judges the readings of the bus until `stop`; then what waits is judged, committed and saved.
+///
+/// # Errors
+/// The bus or the store failed, or another detector went on from the same position: start again from the store.
+pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error> {
+    let catalogue = parts.catalogue.borrow_and_update().clone();
+    let mut changes = parts.catalogue.clone();
+    let lanes = restore::lanes(&parts, catalogue).await?;
+    let mut detector = Detector::new(parts, lanes);
+    let mut consumer = detector.consumer()?;
+    detector.submit().await?;
+    let mut second = interval(SECOND);
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            done = end_of(&mut detector.commit) => detector.committed(done)?,
+            done = end_of(&mut detector.save) => detector.saved(done)?,
+            Ok(()) = changes.changed() => {
+                let catalogue = changes.borrow_and_update().clone();
+                detector.switch(&catalogue).await?;
+            }
+            () = tokio::time::sleep_until(detector.show_at), if detector.touched() => detector.show(),
+            _ = second.tick() => {
+                if consumer.caught_up() {
+                    detector.find_silent().await?;
+                }
+                detector.save_one().await?;
+            }
+            records = consumer.next(LOT_BYTES) => detector.take(records?).await?,
+        }
+    }
+    let until = Instant::now() + DRAIN_MAX;
+    while !consumer.caught_up() && Instant::now() < until {
+        let records = consumer.next(LOT_BYTES).await?;
+        detector.take(records).await?;
+    }
+    detector.finish().await
+}
+
+/// The end of a task that may not have been started.
+async fn end_of<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
+    match task {
+        Some(running) => {
+            let done = running.await;
+            *task = None;
+            done
+        }
+        None => std::future::pending().await,
+    }
+}
+
+struct Detector {
+    parts: Parts,
+    /// By partition; `None` while a worker has it.
+    lanes: Vec<Option<Lane>>,
+    /// At most one commit is being written; the next lot is judged meanwhile.
+    commit: Option<JoinHandle<Result<Vec<Found>, store::Error>>>,
+    /// At most one partition's state is being saved.
+    save: Option<JoinHandle<Result<Saved, store::Error>>>,
+    show_at: Instant,
+}
+
+/// State that was saved: a restart of this partition needs the bus from here.
+struct Saved {
+    partition: u16,
+    replay_from: i64,
+}
+
+impl Detector {
+    fn new(parts: Parts, lanes: Vec<Lane>) -> Detector {
+        let lanes = lanes.into_iter().map(Some).collect();
+        Detector { parts, lanes, commit: None, save: None, show_at: Instant::now() }
+    }
+
+    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter().flatten()
+    }
+
+    fn lanes_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.lanes.iter_mut().flatten()
+    }
+
+    /// A consumer from where the lanes stand.
+    fn consumer(&mut self) -> Result<Consumer, Error> {
+        self.hold();
+        loop {
+            let start: Vec<i64> = self.lanes().map(Lane::next).collect();
+            match self.parts.bus.consumer(&start) {
+                Err(bus::Error::Gap { partition, begin, position }) => {
+                    tracing::error!(
+                        partition,
+                        begin,
+                        position,
+                        "partition {partition}: records {position} to {begin} are gone from the bus before they were judged"
+                    );
+                    metrics::counter!("millwright_detect_gap_records_total")
+                        .increment((begin - position).max(0) as u64);
+                    self.lane(usize::from(partition)).skip_to(begin);
+                }
+                consumer => return Ok(consumer?),
+            }
+        }
+    }
+
+    /// Tells the bus what a restart would need.
+    fn hold(&self) {
+        let from: Vec<i64> = self.lanes().map(Lane::needs).collect();
+        self.parts.bus.hold("detect", &from);
+    }
+
+    /// Judges records and hands what they lead to to the store.
+    async fn take(&mut self, records: Vec<Record>) -> Result<(), Error> {
+        let bytes: usize = records.iter().map(|record| record.value.len()).sum();
+        let lots = records.chunk_by(|a, b| a.partition == b.partition);
+        if bytes <= APART_BYTES {
+            for lot in lots {
+                self.lane(usize::from(lot[0].partition)).apply(lot);
+            }
+        } else {
+            let mut workers = JoinSet::new();
+            for lot in lots {
+                let lot = lot.to_vec();
+                let place = usize::from(lot[0].partition);
+                let mut lane = self.lanes[place].take().expect("records of a partition stand together");
+                workers.spawn_blocking(move || {
+                    lane.apply(&lot);
+                    lane
+                });
+            }
+            while let Some(lane) = workers.join_next().await {
+                let lane = lane?;
+                let place = usize::from(lane.partition());
+                self.lanes[place] = Some(lane);
+            }
+        }
+        self.submit().await
+    }
+
+    /// Hands what was found to the store, unless a commit is being written: then it goes with the next.
+    async fn submit(&mut self) -> Result<(), Error> {
+        if self.commit.is_some() {
+            if self.lanes().map(Lane::alerts).sum::<usize>() < GATHER_ALERTS {
+                return Ok(());
+            }
+            self.settle().await?;
+        }
+        self.start_commit();
+        Ok(())
+    }
+
+    fn start_commit(&mut self) {
+        let found: Vec<Found> = self.lanes_mut().flat_map(Lane::take_effects).collect();
+        if found.is_empty() {
+            self.tell_passed();
+        } else {
+            self.commit = Some(tokio::spawn(commit(self.parts.store.clone(), found)));
+        }
+    }
+
+    /// Waits for the commit that is being written.
+    async fn settle(&mut self) -> Result<(), Error> {
+        if self.commit.is_some() {
+            let done = end_of(&mut self.commit).await;
+            self.note(done??);
+        }
+        Ok(())
+    }
+
+    /// What gathered during a commit goes with the next.
+    fn committed(&mut self, done: Result<Result<Vec<Found>, store::Error>, JoinError>) -> Result<(), Error> {
+        self.note(done??);
+        self.start_commit();
+        Ok(())
+    }
+
+    /// Measures what became durable.
+    fn note(&self, found: Vec<Found>) {
+        let now = now_us();
+        let latency = metrics::histogram!("millwright_alert_seconds");
+        for alert in found.iter().flat_map(|found| &found.effects.alerts) {
+            metrics::counter!("millwright_alerts_total", "kind" => alert.kind.as_str()).increment(1);
+            latency.record((now - alert.arrived_at).max(0) as f64 / 1e6);
+        }
+    }
+
+    /// Tells how far everything is judged and durable.
+    fn tell_passed(&self) {
+        let passed: Vec<i64> = self.lanes().map(Lane::next).collect();
+        self.parts.passed.send_if_modified(|last| {
+            let changed = *last != passed;
+            *last = passed;
+            changed
+        });
+    }
+
+    /// Another catalogue is in force from here on; the activation is durable with the position at which it begins.
+    async fn switch(&mut self, catalogue: &Arc<Catalogue>) -> Result<(), Error> {
+        self.lanes_mut().for_each(|lane| lane.switch(catalogue));
+        self.submit().await
+    }
+
+    async fn find_silent(&mut self) -> Result<(), Error> {
+        let store = self.parts.store.clone();
+        let now = now_us();
+        self.lanes_mut().for_each(|lane| lane.find_silent(now, &|machine| store.confirmed(machine)));
+        self.submit().await
+    }
+
+    fn touched(&self) -> bool {
+        self.lanes().any(Lane::touched)
+    }
+
+    /// Shows the live values of the machines that changed.
+    fn show(&mut self) {
+        let began = Instant::now();
+        let machines = self.lanes_mut().flat_map(Lane::take_live).collect();
+        self.parts.live.put(machines);
+        let took = began.elapsed();
+        self.show_at = began + SHOW_EVERY.max(took * SHOW_SHARE);
+    }
+
+    /// Saves the state of one partition for which it is time, in the background.
+    async fn save_one(&mut self) -> Result<(), Error> {
+        if self.save.is_some() {
+            return Ok(());
+        }
+        let due = |lane: &Lane| lane.unsaved(SAVE_AFTER, SAVE_ROWS);
+        let Some(place) = self.lanes.iter().position(|lane| lane.as_ref().is_some_and(due)) else { return Ok(()) };
+        // A snapshot may be saved only once what it knows of is committed.
+        self.settle().await?;
+        let snapshot = self.snapshot(place).await?;
+        let found: Vec<Found> = self.lanes_mut().flat_map(Lane::take_effects).collect();
+        let found = found.into_iter().chain(self.lane(place).take_position()).collect();
+        let found = commit(self.parts.store.clone(), found).await?;
+        self.note(found);
+        self.tell_passed();
+        let store = self.parts.store.clone();
+        self.save = Some(tokio::spawn(snapshot.save(store)));
+        Ok(())
+    }
+
+    fn lane(&mut self, place: usize) -> &mut Lane {
+        self.lanes[place].as_mut().expect("no worker runs")
+    }
+
+    /// Encodes the state of a partition, apart from the runtime.
+    async fn snapshot(&mut self, place: usize) -> Result<Snapshot, Error> {
+        let mut lane = self.lanes[place].take().expect("no worker runs");
+        let encode = move || {
+            let (slabs, offset, replay_from) = lane.snapshot();
+            let partition = lane.partition();
+            (lane, Snapshot { partition, slabs, offset, replay_from })
+        };
+        let (lane, snapshot) = tokio::task::spawn_blocking(encode).await?;
+        self.lanes[place] = Some(lane);
+        Ok(snapshot)
+    }
+
+    fn saved(&mut self, done: Result<Result<Saved, store::Error>, JoinError>) -> Result<(), Error> {
+        let Saved { partition, replay_from } = done??;
+        self.lane(usize::from(partition)).saved(replay_from);
+        self.hold();
+        Ok(())
+    }
+
+    /// Commits and saves everything, so that a start after this replays nothing.
+    async fn finish(mut self) -> Result<(), Error> {
+        self.settle().await?;
+        if self.save.is_some() {
+            let done = end_of(&mut self.save).await;
+            self.saved(done)?;
+        }
+        self.show();
+        let mut found: Vec<Found> = self.lanes_mut().flat_map(Lane::take_effects).collect();
+        found.extend(self.lanes_mut().filter_map(Lane::take_position));
+        let found = commit(self.parts.store.clone(), found).await?;
+        self.note(found);
+        self.tell_passed();
+        let mut saves = JoinSet::new();
+        for place in 0..self.lanes.len() {
+            let snapshot = self.snapshot(place).await?;
+            saves.spawn(snapshot.save(self.parts.store.clone()));
+        }
+        while let Some(done) = saves.join_next().await {
+            self.saved(done)?;
+        }
+        Ok(())
+    }
+}
+
+/// Encoded state of a partition.
+struct Snapshot {
+    partition: u16,
+    slabs: Vec<(u32, Vec<u8>)>,
+    /// The slabs are true here.
+    offset: i64,
+    replay_from: i64,
+}
+
+impl Snapshot {
+    async fn save(self, store: Store) -> Result<Saved, store::Error> {
+        let Snapshot { partition, slabs, offset, replay_from } = self;
+        store.save_slabs(partition, slabs, offset).await?;
+        Ok(Saved { partition, replay_from })
+    }
+}
+
+/// Writes steps in one transaction.
+async fn commit(store: Store, found: Vec<Found>) -> Result<Vec<Found>, store::Error> {
+    if !found.is_empty() {
+        let steps: Vec<Step<'_>> = found.iter().map(Found::step).collect();
+        store.commit(steps).await?;
+    }
+    Ok(found)
+}

@@ -1,0 +1,312 @@
+//! One partition of detect: its engine, and what it found that is not committed. Plain code; does not know a runtime, a
+//! bus or a store.
+
+use crate::record::decode;
+use bus::Record;
+use catalog::{Catalogue, MachineId};
+use engine::{Effects, Engine, Input, Live};
+use std::{
+    collections::{HashSet, VecDeque},
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use store::Step;
+use wire::AlertId;
+
+/// A catalogue that takes effect at an offset.
+#[derive(Debug, Clone)]
+pub(super) struct Switch {
+    pub(super) at: i64,
+    pub(super) catalogue: Arc<Catalogue>,
+}
+
+/// What goes to the store: a step that owns its effects.
+pub(super) struct Found {
+    pub(super) partition: u16,
+    pub(super) from: i64,
+    pub(super) to: i64,
+    pub(super) effects: Effects,
+    sources: Vec<Arc<str>>,
+    /// Takes effect at `from`.
+    activation: Option<(Arc<Catalogue>, String)>,
+}
+
+impl Found {
+    pub(super) fn step(&self) -> Step<'_> {
+        Step {
+            partition: self.partition,
+            from: self.from,
+            to: self.to,
+            effects: &self.effects,
+            sources: &self.sources,
+            activation: self.activation.as_ref().map(|(catalogue, document)| (catalogue.hash(), &**document)),
+        }
+    }
+}
+
+pub(super) struct Lane {
+    partition: u16,
+    engine: Engine,
+    /// What records are decoded under.
+    catalogue: Arc<Catalogue>,
+    /// In order of offset; those below `position` are of the replay.
+    switches: VecDeque<Switch>,
+    /// Where the store stands, or will when what was taken is committed.
+    position: i64,
+    /// Next record; below `position` while the replay lasts.
+    next: i64,
+    effects: Effects,
+    /// Source of each of `effects.machines`.
+    sources: Vec<Arc<str>>,
+    /// Steps with an activation, complete, that wait for the next commit.
+    activated: Vec<Found>,
+    touched: HashSet<MachineId>,
+    /// A restart needs the bus from here.
+    needs: i64,
+    saved_at: Instant,
+    rows_unsaved: u64,
+    /// A record came, or silence was found, since the state was saved.
+    changed: bool,
+    /// `no_data` that stands by the history, for the engine once it has been given everything below `recall_at`: silence
+    /// is not on the bus, so no replay gives it again.
+    recall: Vec<Recall>,
+    recall_at: i64,
+}
+
+/// A `no_data` that stands.
+pub(super) struct Recall {
+    pub(super) machine: String,
+    pub(super) condition_id: AlertId,
+    pub(super) started_us: i64,
+}
+
+impl Lane {
+    /// A lane whose engine has been given everything below `next`; it stays silent below `position`, where the store
+    /// stands. `switches` lie at or above `next`.
+    pub(super) fn new(
+        partition: u16,
+        mut engine: Engine,
+        catalogue: Arc<Catalogue>,
+        switches: VecDeque<Switch>,
+        position: i64,
+        next: i64,
+    ) -> Lane {
+        engine.silent_below(position);
+        let touched = engine.machines().into_iter().collect();
+        Lane {
+            partition,
+            engine,
+            catalogue,
+            switches,
+            position,
+            next,
+            effects: Effects::default(),
+            sources: Vec::new(),
+            activated: Vec::new(),
+            touched,
+            needs: next.min(position),
+            // Partitions are saved one after the other, not all at once.
+            saved_at: Instant::now() + Duration::from_secs(5) * u32::from(partition),
+            rows_unsaved: 0,
+            changed: next < position,
+            recall: Vec::new(),
+            recall_at: position,
+        }
+    }
+
+    /// Names what stands by the history, before anything is applied.
+    pub(super) fn recall(&mut self, standing: Vec<Recall>) {
+        self.recall = standing;
+        self.recall_before(self.next);
+    }
+
+    /// The replay is over where the next record lies at or above the position at which it began.
+    fn recall_before(&mut self, offset: i64) {
+        if offset >= self.recall_at {
+            for Recall { machine, condition_id, started_us } in self.recall.drain(..) {
+                self.engine.recall_no_data(&machine, condition_id, started_us);
+            }
+        }
+    }
+
+    pub(super) fn partition(&self) -> u16 {
+        self.partition
+    }
+
+    pub(super) fn next(&self) -> i64 {
+        self.next
+    }
+
+    pub(super) fn needs(&self) -> i64 {
+        self.needs.min(self.position)
+    }
+
+    /// Records up to `offset` are gone.
+    pub(super) fn skip_to(&mut self, offset: i64) {
+        self.use_up_to(offset);
+        self.next = self.next.max(offset);
+    }
+
+    /// Judges records of this partition, in order; what lies below the next one was judged already.
+    pub(super) fn apply(&mut self, records: &[Record]) {
+        let mut refused = 0;
+        let judged = records.partition_point(|record| record.offset < self.next);
+        for record in &records[judged..] {
+            debug_assert_eq!(record.partition, self.partition, "a lane is given its own records");
+            self.use_up_to(record.offset);
+            self.recall_before(record.offset);
+            match decode(record, &self.catalogue) {
+                Ok(batch) => {
+                    self.engine.apply(Input::Readings(&batch), &mut self.effects);
+                    self.rows_unsaved += batch.rows() as u64;
+                    self.sources.resize_with(self.effects.machines.len(), || record.source.clone());
+                    self.touched.extend(self.effects.touched.drain(..));
+                }
+                // Ingest writes the dead letter; here it is only passed.
+                Err(_) => refused += 1,
+            }
+            self.next = record.offset + 1;
+            self.changed = true;
+        }
+        self.count(refused);
+    }
+
+    /// Switches to what takes effect at or below an offset.
+    fn use_up_to(&mut self, offset: i64) {
+        while let Some(switch) = self.switches.pop_front_if(|switch| switch.at <= offset) {
+            self.engine.apply(Input::Use { catalogue: switch.catalogue.clone() }, &mut self.effects);
+            self.catalogue = switch.catalogue;
+        }
+    }
+
+    fn count(&mut self, undecoded: u64) {
+        let counts = mem::take(&mut self.effects.counts);
+        self.effects.rejects.clear();
+        for (what, rows) in [
+            ("in_order", counts.in_order),
+            ("out_of_order", counts.out_of_order),
+            ("late", counts.late),
+            ("ahead", counts.ahead),
+            ("duplicate", counts.duplicate),
+            ("refused", counts.refused),
+            ("spike", counts.spikes),
+            ("counter_fall", counts.counter_falls),
+            ("undecoded_record", undecoded),
+        ] {
+            if rows > 0 {
+                metrics::counter!("millwright_readings_judged_total", "what" => what).increment(rows);
+            }
+        }
+    }
+
+    /// Another catalogue is in force from the next record that was not judged before.
+    pub(super) fn switch(&mut self, catalogue: &Arc<Catalogue>) {
+        let last = self.switches.back().map_or(&self.catalogue, |switch| &switch.catalogue);
+        if last.hash() != catalogue.hash() {
+            self.activate(catalogue);
+        }
+    }
+
+    /// As [`Lane::switch`]; recorded even where the same one is in force, but was never recorded.
+    pub(super) fn activate(&mut self, catalogue: &Arc<Catalogue>) {
+        let at = self.next.max(self.position);
+        let before = self.take_step();
+        self.activated.extend(before);
+        self.activated.push(Found {
+            partition: self.partition,
+            from: at,
+            to: at,
+            effects: Effects::default(),
+            sources: Vec::new(),
+            activation: Some((catalogue.clone(), catalogue.document())),
+        });
+        self.position = at;
+        self.switches.push_back(Switch { at, catalogue: catalogue.clone() });
+        self.use_up_to(self.next);
+    }
+
+    /// Looks for machines that have fallen silent; not while a replay lasts.
+    pub(super) fn find_silent(&mut self, now_us: i64, confirmed: &dyn Fn(&str) -> bool) {
+        if self.next < self.position {
+            return;
+        }
+        self.recall_before(self.next);
+        self.engine.apply(Input::Silence { now_us, confirmed }, &mut self.effects);
+        self.touched.extend(self.effects.touched.drain(..));
+        if self.has_effects() {
+            self.changed = true;
+        }
+    }
+
+    fn has_effects(&self) -> bool {
+        let Effects { alerts, events, machines, fits, .. } = &self.effects;
+        !(alerts.is_empty() && events.is_empty() && machines.is_empty() && fits.is_empty())
+    }
+
+    /// Alerts that wait for a commit.
+    pub(super) fn alerts(&self) -> usize {
+        self.effects.alerts.len()
+    }
+
+    /// What must be committed now; a lane that found nothing leaves its position for later.
+    pub(super) fn take_effects(&mut self) -> Vec<Found> {
+        let mut found = mem::take(&mut self.activated);
+        if self.has_effects() {
+            found.extend(self.take_step());
+        }
+        found
+    }
+
+    /// The position, where it has moved or something was found.
+    pub(super) fn take_position(&mut self) -> Option<Found> {
+        debug_assert!(self.activated.is_empty(), "effects are taken first");
+        self.take_step()
+    }
+
+    fn take_step(&mut self) -> Option<Found> {
+        let to = self.next.max(self.position);
+        if to == self.position && !self.has_effects() {
+            return None;
+        }
+        let from = mem::replace(&mut self.position, to);
+        Some(Found {
+            partition: self.partition,
+            from,
+            to,
+            effects: mem::take(&mut self.effects),
+            sources: mem::take(&mut self.sources),
+            activation: None,
+        })
+    }
+
+    /// Whether machines changed since they were last shown.
+    pub(super) fn touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
+    /// What a screen shows of the machines that changed.
+    pub(super) fn take_live(&mut self) -> Vec<Live> {
+        let engine = &self.engine;
+        self.touched.drain().filter_map(|machine| engine.live(&machine)).collect()
+    }
+
+    /// Whether it is time to save the state; never while a replay lasts.
+    pub(super) fn unsaved(&self, after: Duration, rows: u64) -> bool {
+        self.changed && self.next >= self.position && (self.rows_unsaved >= rows || self.saved_at.elapsed() >= after)
+    }
+
+    /// The state: changed slabs, where they are true, and from where a restart that has them replays.
+    pub(super) fn snapshot(&mut self) -> (Vec<(u32, Vec<u8>)>, i64, i64) {
+        let slabs = self.engine.snapshot();
+        self.saved_at = Instant::now();
+        self.rows_unsaved = 0;
+        self.changed = false;
+        (slabs, self.engine.next_offset(), self.engine.replay_from())
+    }
+
+    /// The state is saved.
+    pub(super) fn saved(&mut self, replay_from: i64) {
+        self.needs = replay_from;
+    }
+}

@@ -1,0 +1,242 @@
+//! Detect: the same alerts whatever happens between judging and commit.
+
+use crate::room::{Open, Room, line, records, soon};
+use bus::Outgoing;
+use catalog::{MachineId, MachineSettings};
+use services::detect::{self, Error, Parts};
+use std::sync::Arc;
+use store::{AlertQuery, LiveValues};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// Twelve machines, ten seconds a lot; each machine is broken now and then, long enough apart to clear.
+fn lots() -> Vec<Vec<Outgoing>> {
+    let lot = |lot: i64| {
+        let mut lines = Vec::new();
+        for second in lot * 10..lot * 10 + 10 {
+            for machine in 0..12 {
+                let broken = (second + machine * 37) % 200 < 3;
+                lines.push(line(&format!("m-{machine:02}"), second, if broken { 70.0 } else { 40.0 }));
+            }
+        }
+        records(&lines)
+    };
+    (0..60).map(lot).collect()
+}
+
+struct Running {
+    task: JoinHandle<Result<(), Error>>,
+    stop: CancellationToken,
+    passed: watch::Receiver<Vec<i64>>,
+    live: LiveValues,
+}
+
+fn start(room: &Room, open: &Open) -> Running {
+    let (stop, live) = (CancellationToken::new(), LiveValues::default());
+    let (tell, passed) = watch::channel(Vec::new());
+    let parts = Parts {
+        bus: open.bus.clone(),
+        store: open.store.clone(),
+        live: live.clone(),
+        catalogue: room.catalogue.subscribe(),
+        passed: tell,
+    };
+    Running { task: tokio::spawn(detect::run(parts, stop.clone())), stop, passed, live }
+}
+
+impl Running {
+    async fn pass(&mut self, open: &Open) {
+        let ends = open.bus.ends();
+        let task = &mut self.task;
+        tokio::select! {
+            passed = self.passed.wait_for(|passed| *passed == ends) => { passed.unwrap(); }
+            ended = task => panic!("detect ended: {ended:?}"),
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+/// Every alert: all that its text and reason say, in order.
+async fn alerts(open: &Open) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut cursor = None;
+    loop {
+        let query = AlertQuery { limit: 500, cursor, ..AlertQuery::default() };
+        let page = open.store.alerts(query).await.unwrap();
+        all.extend(page.rows.iter().map(|alert| alert.to_json()));
+        match page.next_cursor {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+    }
+    all.sort();
+    all
+}
+
+async fn uninterrupted() -> Vec<String> {
+    let room = Room::new();
+    let open = room.open();
+    let mut running = start(&room, &open);
+    for lot in lots() {
+        open.bus.send(lot).await.unwrap();
+    }
+    running.pass(&open).await;
+    running.stop().await;
+    alerts(&open).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_anywhere_gives_the_same_alerts_once() {
+    let must = uninterrupted().await;
+    let kinds = |kind: &str| must.iter().filter(|alert| alert.contains(&format!("\"kind\":\"{kind}\""))).count();
+    assert!(kinds("raised") > 20 && kinds("cleared") > 20, "{} {}", kinds("raised"), kinds("cleared"));
+    let room = Room::new();
+    for (number, lots) in lots().chunks(4).enumerate() {
+        let open = room.open();
+        let running = start(&room, &open);
+        for lot in lots {
+            open.bus.send(lot.clone()).await.unwrap();
+            // Somewhere between judging and commit, differently each time.
+            for _ in 0..number * 7 % 23 {
+                tokio::task::yield_now().await;
+            }
+        }
+        if number % 5 == 4 {
+            running.stop().await;
+        } else {
+            running.task.abort();
+            // That it was aborted is what is wanted.
+            let _ = running.task.await;
+        }
+        open.close().await;
+    }
+    let open = room.open();
+    let mut running = start(&room, &open);
+    running.pass(&open).await;
+    assert!(alerts(&open).await == must, "the alerts differ from those of an uninterrupted run");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_stop_leaves_nothing_to_replay_and_the_live_values() {
+    let room = Room::new();
+    let open = room.open();
+    let mut running = start(&room, &open);
+    for lot in lots() {
+        open.bus.send(lot).await.unwrap();
+    }
+    running.pass(&open).await;
+    running.stop().await;
+    assert_eq!(open.store.positions(wire::READINGS_PARTITIONS).unwrap(), open.bus.ends());
+    for partition in 0..wire::READINGS_PARTITIONS {
+        if open.bus.ends()[usize::from(partition)] > 0 {
+            assert!(!open.store.load_slabs(partition).await.unwrap().is_empty(), "partition {partition}");
+        }
+    }
+    let before = alerts(&open).await;
+    open.close().await;
+    let open = room.open();
+    let mut running = start(&room, &open);
+    running.pass(&open).await;
+    let live = running.live.clone();
+    soon("live values after a restart", async || live.all().len() == 12).await;
+    assert_eq!(live.get("m-00").unwrap().last_seen_us, (crate::room::T0 + 599) * 1_000_000);
+    assert_eq!(alerts(&open).await, before);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_detector_on_the_same_store_is_fenced_off() {
+    let room = Room::new();
+    let open = room.open();
+    let (mut one, other) = (start(&room, &open), start(&room, &open));
+    let mut others = other.task;
+    for lot in lots() {
+        open.bus.send(lot).await.unwrap();
+    }
+    tokio::select! {
+        ended = &mut one.task => assert!(matches!(ended, Ok(Err(Error::Store(store::Error::Fenced { .. })))), "{ended:?}"),
+        ended = &mut others => assert!(matches!(ended, Ok(Err(Error::Store(store::Error::Fenced { .. })))), "{ended:?}"),
+    }
+    // Each ends, with what it has handed to the store.
+    one.stop.cancel();
+    other.stop.cancel();
+    for task in [one.task, others] {
+        if !task.is_finished() {
+            let _ = task.await;
+        }
+    }
+    let mut last = start(&room, &open);
+    last.pass(&open).await;
+    last.stop().await;
+    assert_eq!(alerts(&open).await, uninterrupted().await);
+}
+
+/// The machine may take 80 Nm, so that 70 Nm break nothing.
+fn may_take_more(room: &Room, machine: &str) {
+    let settings =
+        MachineSettings { limits: [("power_failure.high".to_owned(), 20_000.0)].into(), ..Default::default() };
+    let catalogue = (**room.catalogue.borrow()).clone();
+    let catalogue = catalogue.with_machine(MachineId::try_from(machine).unwrap(), settings).unwrap();
+    room.catalogue.send_replace(Arc::new(catalogue));
+}
+
+/// Two machines under one load for some seconds.
+fn load(seconds: std::ops::Range<i64>, torque: f64) -> Vec<Outgoing> {
+    let lines = seconds.flat_map(|second| ["m-00", "m-01"].map(|machine| line(machine, second, torque)));
+    records(&lines.collect::<Vec<_>>())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_switches_the_catalogue_where_it_was_switched() {
+    let room = Room::new();
+    let open = room.open();
+    let mut running = start(&room, &open);
+    open.bus.send(load(0..1, 70.0)).await.unwrap();
+    open.bus.send(load(1..63, 40.0)).await.unwrap();
+    running.pass(&open).await;
+    may_take_more(&room, "m-00");
+    let hash = room.catalogue.borrow().hash().to_owned();
+    soon("the activation", async || {
+        let latest = open.store.latest_activations().await.unwrap();
+        latest.len() == 6 && latest.iter().all(|activation| activation.catalogue_hash == hash)
+    })
+    .await;
+    open.bus.send(load(63..64, 70.0)).await.unwrap();
+    running.pass(&open).await;
+    let before = alerts(&open).await;
+    let of = |machine: &str| before.iter().filter(|alert| alert.contains(machine)).count();
+    assert_eq!((of(r#""machine_id":"m-00","class""#), of(r#""machine_id":"m-01","class""#)), (2, 3));
+    running.task.abort();
+    // That it was aborted is what is wanted.
+    let _ = running.task.await;
+    open.close().await;
+    // Nothing was saved: all is replayed, each reading under the catalogue that it was judged under.
+    let open = room.open();
+    let mut running = start(&room, &open);
+    running.pass(&open).await;
+    assert_eq!(alerts(&open).await, before);
+    open.bus.send(load(64..126, 40.0)).await.unwrap();
+    running.pass(&open).await;
+    assert_eq!(alerts(&open).await.len(), before.len() + 1, "m-01 is cleared");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_cannot_be_decoded_is_passed() {
+    let room = Room::new();
+    let open = room.open();
+    let mut running = start(&room, &open);
+    let bad =
+        |partition| Outgoing { partition, arrived_us: 0, source: "http".into(), rows: 1, value: b"no batch".to_vec() };
+    open.bus.send((0..6).map(bad).collect()).await.unwrap();
+    open.bus.send(records(&[line("m-00", 0, 70.0)])).await.unwrap();
+    running.pass(&open).await;
+    assert_eq!(alerts(&open).await.len(), 1);
+    running.stop().await;
+    assert_eq!(open.store.positions(wire::READINGS_PARTITIONS).unwrap(), open.bus.ends());
+}

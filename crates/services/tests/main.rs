@@ -1,0 +1,9 @@
+//! The loops on real files.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
+
+mod detect;
+mod ingest;
+mod replay;
+mod room;
+mod simulate;

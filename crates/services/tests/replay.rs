@@ -1,0 +1,66 @@
+//! Replay: a file's readings arrive now, in order, with what was refused beside them.
+
+use crate::room::{Room, line, records};
+use services::replay::{self, Piece, Progress, Speed};
+use tokio_util::sync::CancellationToken;
+use wire::{ErrorCode, ReadingBatch, Reject};
+
+fn piece(second: i64) -> Result<Piece, std::io::Error> {
+    let catalogue = catalog::Catalogue::builtin();
+    let batches = records(&[line("m-00", second, 40.0), line("m-01", second, 40.0)]);
+    let batches = batches.into_iter().map(|record| (record.partition, ReadingBatch::decode(&record.value, &catalogue)));
+    let reject = Reject {
+        index: 2,
+        code: ErrorCode::NotCsv,
+        error: "a quote is not closed".to_owned(),
+        machine: None,
+        channel: None,
+        payload: b"\"".to_vec(),
+    };
+    Ok(Piece {
+        batches: batches.map(|(partition, batch)| (partition, batch.unwrap())).collect(),
+        rejects: vec![reject],
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_is_sent_to_its_end_and_its_refused_rows_are_dead_letters() {
+    let room = Room::new();
+    let (open, history) = (room.open(), room.open_history());
+    let mut told = Vec::new();
+    let stop = CancellationToken::new();
+    let pieces = (0..5).map(piece);
+    let sent = replay::run(&open.bus, &history, pieces, Speed::Max, stop, |sent: &Progress| told.push(*sent));
+    let sent = sent.await.unwrap();
+    assert_eq!((sent.readings, sent.rejects, sent.stopped), (10, 5, false));
+    assert_eq!(told.len(), 5);
+    let on_the_bus = open.bus.rows_from(&open.bus.begins()).unwrap();
+    assert_eq!(on_the_bus.get("file"), Some(&10));
+    assert_eq!(history.ledger()[0].rejected, 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_ends_a_replay_between_two_pieces() {
+    let room = Room::new();
+    let (open, history) = (room.open(), room.open_history());
+    let stop = CancellationToken::new();
+    let pieces = (0..).map(piece);
+    let cancel = stop.clone();
+    let cancel_at_three = move |sent: &Progress| {
+        if sent.readings >= 6 {
+            cancel.cancel();
+        }
+    };
+    let sent = replay::run(&open.bus, &history, pieces, Speed::Max, stop, cancel_at_three).await.unwrap();
+    assert_eq!((sent.readings, sent.stopped), (6, true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_cannot_be_read_on_ends_with_its_error() {
+    let room = Room::new();
+    let (open, history) = (room.open(), room.open_history());
+    let pieces = [piece(0), Err(std::io::Error::other("disk gone"))];
+    let stop = CancellationToken::new();
+    let sent = replay::run(&open.bus, &history, pieces, Speed::Max, stop, |_| {}).await;
+    assert!(matches!(sent, Err(replay::Error::File(_))), "{sent:?}");
+}

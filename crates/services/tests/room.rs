@@ -1,0 +1,96 @@
+//! A data folder, and readings of mills for its bus.
+
+use bus::{Bus, Outgoing};
+use catalog::Catalogue;
+use std::{path::Path, sync::Arc, time::Duration};
+use store::{History, Store, history};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use wire::{Decoder, Framing, READINGS_PARTITIONS};
+
+/// Event time of second 0.
+pub const T0: i64 = 1_767_225_600;
+
+/// A folder whose files are opened again and again.
+pub struct Room {
+    pub folder: TempDir,
+    pub catalogue: watch::Sender<Arc<Catalogue>>,
+}
+
+/// Its files, open.
+pub struct Open {
+    pub bus: Bus,
+    pub store: Store,
+}
+
+impl Room {
+    pub fn new() -> Room {
+        Room { folder: tempfile::tempdir().unwrap(), catalogue: watch::Sender::new(Arc::new(Catalogue::builtin())) }
+    }
+
+    pub fn open(&self) -> Open {
+        let file = |name: &str| self.folder.path().join(name);
+        Open { bus: open_bus(&file("bus.db")), store: Store::open(&file("store.db")).unwrap() }
+    }
+
+    pub fn open_history(&self) -> History {
+        let options = history::Options {
+            partitions: READINGS_PARTITIONS,
+            flush_bytes: 32 << 20,
+            flush_after_us: 30_000_000,
+            retention_us: i64::MAX,
+        };
+        History::open(&self.folder.path().join("history.db"), self.catalogue.borrow().clone(), options).unwrap()
+    }
+}
+
+pub fn open_bus(path: &Path) -> Bus {
+    Bus::open(bus::Options {
+        path: path.to_owned(),
+        partitions: READINGS_PARTITIONS,
+        retention_us: i64::MAX,
+        retention_bytes: 1 << 30,
+    })
+    .unwrap()
+}
+
+impl Open {
+    /// Frees the files for the next one.
+    pub async fn close(self) {
+        self.bus.close().await;
+        self.store.close().await;
+    }
+}
+
+/// A reading of a mill as JSON; at 70 Nm it breaks the power law, at 40 Nm none.
+pub fn line(machine: &str, second: i64, torque_nm: f64) -> String {
+    let timestamp = wire::format_time((T0 + second) * 1_000_000);
+    format!(
+        r#"{{"machine_id":"{machine}","timestamp":"{timestamp}","air_temp_k":300.0,"process_temp_k":310.0,"rpm":1500,"torque_nm":{torque_nm},"tool_wear_min":5}}"#
+    )
+}
+
+/// Records of some readings, as the intake makes them.
+pub fn records(lines: &[String]) -> Vec<Outgoing> {
+    let mut decoder = Decoder::new(Arc::new(Catalogue::builtin()), READINGS_PARTITIONS);
+    let arrived_us = (T0 + 100_000) * 1_000_000;
+    let decoded = decoder.decode(lines.join("\n").as_bytes(), Framing::Lines, arrived_us, &|_| None).unwrap();
+    assert_eq!(decoded.rejects, []);
+    let record = |(partition, batch): (u16, wire::ReadingBatch)| {
+        let mut value = Vec::new();
+        batch.encode(&mut value);
+        Outgoing { partition, arrived_us, source: "http".into(), rows: batch.rows() as u32, value }
+    };
+    decoded.batches.into_iter().map(record).collect()
+}
+
+/// Waits for what must come soon.
+pub async fn soon(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..2_000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it does not come: {what}");
+}
