@@ -4,11 +4,34 @@
 //! writes alarm, audit, event and notification rows with its position in one transaction. Does not know the command line
 //! nor how readings are judged.
 
+mod alarm_routes;
 mod alarms;
+mod alerts;
+mod answer;
+mod app;
+mod dead_letters;
+mod delivery;
+mod guard;
 mod hub;
+mod intake;
+mod ledger;
+mod machines;
+mod notifications;
+mod ops;
+mod pages;
+mod params;
+mod problem;
+mod readings;
+mod router;
+mod server;
+mod simulate;
+mod stream;
 
+use alarms::Alarms;
+use app::App;
 use bus::Bus;
 use catalog::Catalogue;
+use hub::Hub;
 use std::{collections::BTreeMap, sync::Arc};
 use store::{History, LiveValues, Store};
 use tokio::sync::watch;
@@ -65,6 +88,18 @@ pub enum Error {
 /// # Errors
 /// A loop failed; the front door starts it again.
 pub async fn serve(parts: Parts, listener: tokio::net::TcpListener, stop: CancellationToken) -> Result<(), Error> {
-    let _ = (parts, listener, stop);
-    todo!()
+    let port = listener.local_addr().map_err(Error::Http)?.port();
+    // What fails takes the rest with it, and nothing else of the process.
+    let stop = stop.child_token();
+    let hub = Arc::new(Hub::new(parts.store.clone(), parts.live.clone(), stop.clone()));
+    let alarms = Alarms::load(&parts, hub.clone()).await?;
+    let app = App::new(parts, alarms, hub, port, stop.clone());
+    let loops = async {
+        let ended = delivery::run(&app.parts, &app.alarms, &app.hub, &stop).await;
+        stop.cancel();
+        ended
+    };
+    let http = server::run(listener, router::router(app.clone()), stop.clone(), &app.upgraded);
+    let (ended, ()) = tokio::join!(loops, http);
+    Ok(ended?)
 }
