@@ -20,7 +20,6 @@ const LISTS: [(&str, &[&str]); 2] =
 /// Everything that can be set.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config.default.toml says what each key is")]
 pub struct Config {
     pub data_dir: String,
     pub classes: Vec<PathBuf>,
@@ -38,21 +37,18 @@ pub struct Config {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-#[expect(missing_docs, reason = "config.default.toml says what each key is")]
 pub struct Portal {
     pub host: std::net::IpAddr,
     pub port: u16,
 }
 
 #[derive(Debug, Clone, Deserialize)]
-#[expect(missing_docs, reason = "config.default.toml says what each key is")]
 pub struct Bus {
     pub retention: Span,
     pub retention_bytes: Size,
 }
 
 #[derive(Debug, Clone, Deserialize)]
-#[expect(missing_docs, reason = "config.default.toml says what each key is")]
 pub struct History {
     pub flush_bytes: Size,
     pub flush_after: Span,
@@ -60,7 +56,6 @@ pub struct History {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-#[expect(missing_docs, reason = "config.default.toml says what each key is")]
 pub struct Simulate {
     pub enabled: bool,
     pub machines: u32,
@@ -70,13 +65,11 @@ pub struct Simulate {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-#[expect(missing_docs, reason = "config.default.toml says what each key is")]
 pub struct Site {
     pub timezone: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
-#[expect(missing_docs, reason = "config.default.toml says what each key is")]
 pub struct Log {
     pub level: String,
     pub format: LogFormat,
@@ -85,14 +78,12 @@ pub struct Log {
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "said above")]
 pub enum LogFormat {
     Text,
     Json,
 }
 
 #[derive(Debug, Clone, Deserialize)]
-#[expect(missing_docs, reason = "config.default.toml says what each key is")]
 pub struct Rule {
     #[serde(rename = "match")]
     pub pattern: String,
@@ -100,7 +91,6 @@ pub struct Rule {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-#[expect(missing_docs, reason = "config.default.toml says what each key is")]
 pub struct Webhook {
     pub name: String,
     pub url: String,
@@ -151,7 +141,6 @@ fn with_unit(text: &str, units: &[(&str, i64)]) -> Option<i64> {
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "said above")]
 pub enum Origin {
     Default,
     File(String),

@@ -20,6 +20,8 @@ pub struct Failure {
 pub enum Exit {
     /// 1
     Failed = 1,
+    /// 2
+    Usage = 2,
     /// 3
     Configuration = 3,
     /// 4
@@ -29,6 +31,11 @@ pub enum Exit {
 }
 
 impl Failure {
+    /// A command line that cannot be meant.
+    pub fn usage(code: &'static str, what: impl Into<String>) -> Failure {
+        Failure { code, exit: Exit::Usage, what: what.into(), hint: None }
+    }
+
     /// A bad setting.
     pub fn configuration(code: &'static str, what: impl Into<String>) -> Failure {
         Failure { code, exit: Exit::Configuration, what: what.into(), hint: None }

@@ -5,7 +5,15 @@ mod class;
 mod cli;
 mod config;
 mod config_command;
+mod evaluate;
 mod failure;
+mod health;
+mod progress;
+mod readings_file;
+mod replay;
+mod simulate;
+mod sink;
+mod up;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -14,10 +22,14 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
+        Command::Up(args) => up::run(&args, cli.output),
+        Command::Simulate(args) => simulate::run(&args, cli.output),
+        Command::Replay(args) => replay::run(&args, cli.output),
+        Command::Evaluate(args) => evaluate::run(&args, cli.output),
+        Command::Bench(args) => bench::run(&args, cli.output),
         Command::Config(command) => config_command::run(command, cli.output),
         Command::Class(command) => class::run(command),
-        Command::Bench(args) => bench::run(&args, cli.output),
-        _ => todo!(),
+        Command::Health { url } => health::run(&url, cli.output),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

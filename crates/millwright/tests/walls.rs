@@ -1,5 +1,7 @@
 //! The walls of the house: who may import whom, and what the core must never pull in.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},

@@ -97,8 +97,8 @@ impl ByHand {
         let values = [reading.process, reading.rpm * 10];
         for second in machine.newest + 1..=reading.second.min(machine.newest + 60) {
             let place = (second % 60) as usize;
-            for channel in 0..2 {
-                let value = if second == reading.second { values[channel] } else { 0 };
+            for (channel, value) in values.into_iter().enumerate() {
+                let value = if second == reading.second { value } else { 0 };
                 let old = i64::from(machine.ring[channel][place]);
                 machine.sum[channel] += i64::from(value) - old;
                 machine.squares[channel] += i64::from(value) * i64::from(value) - old * old;

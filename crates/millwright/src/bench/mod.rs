@@ -41,7 +41,6 @@ pub struct Row {
 /// Which way is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "said above")]
 pub enum Better {
     Higher,
     Lower,

@@ -26,8 +26,8 @@ impl Workload {
         for n in from..to {
             let second = start_s + (n / self.machines) as i64;
             let turn = n % self.machines;
-            // An odd multiplier that shares no factor with the count visits every machine once.
-            let machine = if self.shuffled { turn.wrapping_mul(736_338_717) % self.machines } else { turn };
+            // A prime above every count visits every machine once.
+            let machine = if self.shuffled { turn.wrapping_mul(1_000_003) % self.machines } else { turn };
             let lot = mix(n);
             let broken = self.broken_every > 0 && n % self.broken_every == self.broken_every - 1;
             let air = 2970 + lot % 60;

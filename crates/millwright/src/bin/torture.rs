@@ -34,6 +34,9 @@ struct Args {
 /// Bugs that a build with the feature `planted` has when MILLWRIGHT_PLANTED names them.
 const BUGS: [&str; 3] = ["ack_before_commit", "offset_before_effects", "no_fence"];
 
+/// The history is written out between two kills, or hardly ever.
+const FLUSH_AFTER: [&str; 2] = ["20ms", "30s"];
+
 /// Clients; each owns machines of its own, so that the order of a machine's readings on the bus is known.
 const CLIENTS: u64 = 3;
 /// Machines a client.
@@ -119,8 +122,14 @@ async fn run(args: &Args, seed: u64, bug: Option<&str>) -> Result<Run> {
     if !bin.exists() {
         bail!("{} is missing: build it first (./dev test does)", bin.display());
     }
-    let mut product =
-        Product { bin, data: folder.path().to_owned(), port: free_port()?, bug: bug.map(str::to_owned), child: None };
+    let mut product = Product {
+        bin,
+        data: folder.path().to_owned(),
+        port: free_port()?,
+        bug: bug.map(str::to_owned),
+        flush_after: FLUSH_AFTER[0],
+        child: None,
+    };
     // Far enough back that no reading lies ahead of its arrival.
     let t0 = unix_us() / 1_000_000 - 20 * 3600 - 2000 * i64::from(args.rounds);
     let plan = Plan { seed, t0 };
@@ -128,10 +137,16 @@ async fn run(args: &Args, seed: u64, bug: Option<&str>) -> Result<Run> {
     let mut clients: Vec<Client> = (0..CLIENTS).map(|id| Client::new(id, plan)).collect();
     let mut lots = Lots(seed ^ 0x5eed);
     let (mut kills, mut second_starts) = (0, 0);
+    let mut wrong = Vec::new();
     while kills < args.rounds {
+        product.flush_after = FLUSH_AFTER[lots.below(2) as usize];
         product.start(&http).await?;
         if lots.below(4) == 0 {
-            second_starts += u32::from(product.second_start_is_refused()?);
+            if product.second_start_is_refused()? {
+                second_starts += 1;
+            } else {
+                wrong.push("a second process ran beside the first on the same folder".to_owned());
+            }
         }
         // Most kills fall into the first hundred milliseconds of traffic, some later, some at once.
         let wait = match lots.below(4) {
@@ -143,15 +158,19 @@ async fn run(args: &Args, seed: u64, bug: Option<&str>) -> Result<Run> {
         let url = format!("http://127.0.0.1:{}/api/readings", product.port);
         let sending = clients.iter_mut().map(|client| client.send_until(&http, &url, deadline));
         futures_util::future::join_all(sending).await;
-        product.kill();
-        kills += 1;
+        // A clean stop in mid traffic now and then, so that kills also hit what begins with saved state.
+        if lots.below(8) == 0 {
+            wrong.extend(product.stop()?);
+        } else {
+            product.kill();
+            kills += 1;
+        }
     }
     product.start(&http).await?;
     let url = format!("http://127.0.0.1:{}/api/readings", product.port);
     for client in &mut clients {
         client.finish(&http, &url).await?;
     }
-    let mut wrong = Vec::new();
     let portal = Portal { http: &http, base: format!("http://127.0.0.1:{}", product.port) };
     let expected = Expected::of(&clients, plan);
     let alerts = portal.settle(&expected).await?;
@@ -590,11 +609,11 @@ impl Portal<'_> {
             while let Some(end) = text.find("\n\n") {
                 let event: String = text.drain(..end + 2).collect();
                 let data = event.lines().filter_map(|line| line.strip_prefix("data:")).collect::<String>();
-                if let Ok(frame) = serde_json::from_str::<Value>(&data) {
-                    if frame["type"] != "live" {
-                        until = tokio::time::Instant::now() + Duration::from_secs(2);
-                        frames.push(frame);
-                    }
+                if let Ok(frame) = serde_json::from_str::<Value>(&data)
+                    && frame["type"] != "live"
+                {
+                    until = tokio::time::Instant::now() + Duration::from_secs(2);
+                    frames.push(frame);
                 }
             }
         }
@@ -632,7 +651,7 @@ async fn judge(
         let logs = portal.pages(&format!("/api/machines/{machine}/logs?from=2020-01-01T00:00:00Z"), "logs").await?;
         let stored: Vec<String> = logs.iter().map(cells).collect();
         let distinct: BTreeSet<&String> = stored.iter().collect();
-        let must: BTreeSet<String> = rows.iter().map(|row| cells_of(row)).collect();
+        let must: BTreeSet<String> = rows.iter().map(cells_of).collect();
         let missing: Vec<&String> = must.iter().filter(|row| !distinct.contains(row)).collect();
         if !missing.is_empty() {
             wrong.push(format!("I1 {machine}: {} readings lost, e.g. {}", missing.len(), missing[0]));
@@ -743,6 +762,8 @@ struct Product {
     data: PathBuf,
     port: u16,
     bug: Option<String>,
+    /// `history.flush_after`.
+    flush_after: &'static str,
     child: Option<Child>,
 }
 
@@ -752,6 +773,7 @@ impl Product {
         command.args(["up", "--no-simulate", "--port", &self.port.to_string(), "--data-dir"]).arg(&self.data);
         command.stdout(Stdio::null()).stderr(log(&self.data)).stdin(Stdio::null());
         command.env_remove("MILLWRIGHT_PLANTED");
+        command.env("MILLWRIGHT_HISTORY__FLUSH_AFTER", self.flush_after);
         if let Some(bug) = &self.bug {
             command.env("MILLWRIGHT_PLANTED", bug);
         }
@@ -779,7 +801,7 @@ impl Product {
     }
 
     /// Starts a second one on the same folder; true where it refused. One that does not refuse is left to run on with
-    /// the first for a moment, as a zombie would, and is then killed: the oracle must find what it did.
+    /// the first for a moment, as a zombie would, and is then killed.
     fn second_start_is_refused(&self) -> Result<bool> {
         let mut command = self.command();
         command.args(["--port", "0"]);
@@ -801,6 +823,7 @@ impl Product {
     fn command_with(&self, args: &[std::ffi::OsString]) -> Command {
         let mut command = Command::new(&self.bin);
         command.args(args).stdout(Stdio::null()).stderr(log(&self.data)).stdin(Stdio::null());
+        command.env("MILLWRIGHT_HISTORY__FLUSH_AFTER", self.flush_after);
         if let Some(bug) = &self.bug {
             command.env("MILLWRIGHT_PLANTED", bug);
         }

@@ -1,0 +1,11 @@
+//! The built program as people have it: commands on files, and `up` started, spoken to over HTTP, stopped.
+#![cfg(test)]
+
+mod alert_schema;
+mod documents;
+mod evaluate;
+mod ledger;
+mod product;
+mod run;
+mod streams;
+mod up;
