@@ -174,7 +174,7 @@ export const words = {
     sentence_well: "{machine}: {state}, 이상 없음.",
     sentence_ill: "{machine}: {state}, {conditions}.",
     learning: "정상 범위 학습 중: {all}시간 중 {done}시간.",
-    ledger: "수불 대장",
+    ledger: "데이터 집계",
     balanced: "일치: 수신 = 저장 + 거부 + 중복",
     unbalanced: "불일치",
     source: "출처",

@@ -129,13 +129,13 @@ struct Parsed {
 /// Parses one line whose keys stand in the one order that the workload writes; each key is verified.
 fn parse(body: &[u8], at: usize) -> (Parsed, usize) {
     let line = &body[at..];
-    assert!(line.starts_with(b"{\"machine_id\":\"") && line[28..].starts_with(b"\",\"timestamp\":\""));
+    assert!(line.starts_with(b"{\"machine_id\":\"") && line[29..].starts_with(b"\",\"timestamp\":\""));
     let machine = line[23..29].iter().fold(0, |number, digit| number * 10 + usize::from(digit - b'0'));
-    let time = &line[43..];
+    let time = &line[44..];
     let two = |from: usize| i64::from(time[from] - b'0') * 10 + i64::from(time[from + 1] - b'0');
     // The workload stays within one month: days since its first.
     let second = two(8) * 86_400 + two(11) * 3600 + two(14) * 60 + two(17);
-    let mut place = 43 + 20;
+    let mut place = 44 + 20;
     let mut number = |key: &[u8]| {
         assert!(line[place..].starts_with(key));
         place += key.len();
