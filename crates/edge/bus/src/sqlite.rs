@@ -136,8 +136,19 @@ fn to_record(outgoing: Outgoing) -> Record {
     Record { partition, offset: -1, arrived_us, source, rows, value: value.into() }
 }
 
-/// Takes `bus.lock`: two processes would give one offset to two records. The system frees it however the process ends.
-fn lock_beside(path: &Path) -> Result<File, Error> {
+/// `bus.lock`, held: two processes would give one offset to two records. The system frees it however the process ends.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A child that is being started holds every open file for a moment: closing ours would free nothing until then.
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(error = %error, "could not unlock bus.lock");
+        }
+    }
+}
+
+fn lock_beside(path: &Path) -> Result<Lock, Error> {
     let lock = File::options()
         .create(true)
         .truncate(false)
@@ -146,10 +157,10 @@ fn lock_beside(path: &Path) -> Result<File, Error> {
         .map_err(Error::Lock)?;
     #[cfg(feature = "planted")]
     if planted("no_fence") {
-        return Ok(lock);
+        return Ok(Lock(lock));
     }
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok(Lock(lock)),
         Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked),
         Err(std::fs::TryLockError::Error(error)) => Err(Error::Lock(error)),
     }

@@ -5,12 +5,13 @@
 //! each group and between groups, so that no sender waits for many of them.
 
 use super::{
+    Lock,
     file::{self, Log, weight},
     state::{Job, Shared, Stage, Work},
 };
 use crate::{Error, Record};
 use rusqlite::{Connection, TransactionBehavior};
-use std::{fs::File, sync::Arc};
+use std::sync::Arc;
 
 pub(super) const PAGE_BYTES: u32 = 16 << 10;
 /// Bytes of log after which it is written into the file.
@@ -32,7 +33,7 @@ pub(super) struct Writer {
     newest_us: Option<i64>,
     /// Bytes written to the log since it was last written into the file.
     log_bytes: u64,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// What a group did.
@@ -49,7 +50,7 @@ impl Writer {
         connection: Connection,
         logs: Vec<Log>,
         retention_us: i64,
-        lock: File,
+        lock: Lock,
     ) -> Writer {
         Writer { shared, connection, logs, retention_us, newest_us: None, log_bytes: 0, _lock: lock }
     }
