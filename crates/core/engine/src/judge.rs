@@ -341,12 +341,12 @@ impl Judge<'_> {
             let machine = &mut slab.machines[at];
             machine.band_count = machine.band_count.saturating_add(1);
         }
-        let count = slab.machines[at].band_count;
+        let part = 1.0 / f64::from(slab.machines[at].band_count);
         let own_counts = &mut slab.band_counts[at * counts..][..counts];
         for (band, rule) in slab.bands[at * bands..][..bands].iter_mut().zip(&rules.bands) {
             let value = verdicts.value(rule.quantity, row);
             match rule.own_count {
-                None if whole => band.push(count, value),
+                None if whole => band.push_part(part, value),
                 Some(own) if !value.is_nan() => {
                     own_counts[own] = own_counts[own].saturating_add(1);
                     band.push(own_counts[own], value);

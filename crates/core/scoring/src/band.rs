@@ -11,8 +11,14 @@ pub struct Band {
 impl Band {
     /// Takes the `count`-th value (from 1).
     pub fn push(&mut self, count: u32, value: f64) {
+        self.push_part(1.0 / f64::from(count), value);
+    }
+
+    /// As [`Band::push`], given 1 / count: several bands of one count share the division.
+    #[inline]
+    pub fn push_part(&mut self, part: f64, value: f64) {
         let delta = value - self.mean;
-        self.mean += delta / f64::from(count);
+        self.mean += delta * part;
         self.m2 += delta * (value - self.mean);
     }
 

@@ -36,6 +36,7 @@ pub struct Program {
     window_slots: u64,
     window_when: u64,
     window_states: bool,
+    needs_windows: bool,
 }
 
 /// What the laws say of the rows of one batch. Bits are slots unless said otherwise; buffers are reused.
@@ -94,10 +95,13 @@ impl Program {
             channel_slots: vec![0; class.channels.len()],
             window_slots: 0,
             window_when: 0,
+            needs_windows: false,
             window_states: class.states.iter().any(|rule| of_logic(&rule.logic).window),
             slots,
             class: Arc::clone(&class),
         };
+        program.needs_windows =
+            program.over_window.contains(&true) || program.derived_window.iter().any(Option::is_some);
         for (bit, slot) in program.slots.iter().enumerate() {
             let need = of_logic(&class.laws[slot.law].levels[slot.level].logic);
             program.window_slots |= u64::from(need.window) << bit;
@@ -128,8 +132,9 @@ impl Program {
     }
 
     /// Some verdict or derived quantity needs a window, so [`Program::judge_windowed`] must be called for each row.
+    #[inline]
     pub fn needs_windows(&self) -> bool {
-        self.over_window.contains(&true) || self.derived_window.iter().any(Option::is_some)
+        self.needs_windows
     }
 
     /// Slots whose verdict depends on a channel, directly or through derived quantities and windows.

@@ -182,7 +182,9 @@ impl FitSums {
 impl FitChannel {
     /// The whole number that the decimal was made of.
     fn scaled(&self, channels: &[f64]) -> i64 {
-        (channels[self.place] * self.unit).round() as i64
+        let scaled = channels[self.place] * self.unit;
+        // The product lies next to a whole number; `round` would be a call.
+        (scaled + 0.5f64.copysign(scaled)) as i64
     }
 }
 

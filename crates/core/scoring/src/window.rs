@@ -83,6 +83,7 @@ impl Window {
     }
 
     /// Takes an in-order value and moves the window's end to its second.
+    #[inline]
     pub fn push(&mut self, timestamp_us: i64, value: i64) {
         let second = second_of(timestamp_us);
         self.move_to(second);
@@ -138,6 +139,7 @@ impl Window {
         size_of::<Window>() + cells + crowded
     }
 
+    #[inline]
     fn move_to(&mut self, second: i64) {
         if second <= self.end {
             return;
@@ -188,6 +190,7 @@ impl Window {
     }
 
     /// Adds a value to a second; nothing where the window does not cover it.
+    #[inline]
     fn put(&mut self, second: i64, value: i64) {
         if second > self.end || second <= self.end.saturating_sub(SECONDS as i64) {
             return;
@@ -527,6 +530,7 @@ fn second_of(timestamp_us: i64) -> i64 {
     timestamp_us.div_euclid(1_000_000)
 }
 
+#[inline]
 fn slot_of(second: i64) -> usize {
     second.rem_euclid(SECONDS as i64) as usize
 }
