@@ -9,7 +9,8 @@ use std::{
 
 /// Runs the drill.
 pub fn run(seconds: u64) -> Result<Found> {
-    let bodies = workload::SEED.bodies(500_000, 5000);
+    // Most readings come after the cold start, in which fits are made.
+    let bodies = workload::SEED.bodies(2_000_000, 5000);
     let limit = floor::limit(&bodies, seconds);
     let mut whole = Path::new();
     let broken: u64 = bodies.iter().map(|body| whole.take(body)).sum();
