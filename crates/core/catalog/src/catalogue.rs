@@ -139,6 +139,21 @@ impl Catalogue {
     /// # Errors
     /// Every key or value that the machine's class does not allow.
     pub fn with_machine(mut self, machine: MachineId, settings: MachineSettings) -> Result<Catalogue, ClassError> {
+        self.set_machine(machine, settings)?;
+        Ok(self.hashed())
+    }
+
+    /// As [`Catalogue::with_machine`] for many at once; what a class does not allow is left out and told.
+    pub fn with_machines(
+        mut self,
+        machines: impl IntoIterator<Item = (MachineId, MachineSettings)>,
+    ) -> (Catalogue, Vec<ClassError>) {
+        let set = |(machine, settings)| self.set_machine(machine, settings).err();
+        let errors = machines.into_iter().filter_map(set).collect();
+        (self.hashed(), errors)
+    }
+
+    fn set_machine(&mut self, machine: MachineId, settings: MachineSettings) -> Result<(), ClassError> {
         let class = match &settings.class {
             Some(class) => self.known(class)?,
             None => self.by_rule(&machine),
@@ -153,7 +168,7 @@ impl Catalogue {
         } else {
             machines.insert(machine, settings);
         }
-        Ok(self.hashed())
+        Ok(())
     }
 
     /// The class of a reading: its key `class`, else the machine's, else the first rule that fits, else the default.
@@ -412,6 +427,22 @@ mod tests {
             keys,
             ["parameters.i_rated", "parameters.torque", "limits.vibration.vib_mm_s", "attributes.category"]
         );
+    }
+
+    #[test]
+    fn many_machines_at_once_are_the_same_as_one_by_one() {
+        let own = |class: &str, i_rated: f64| MachineSettings {
+            class: Some(class.to_owned()),
+            parameters: [("i_rated".to_owned(), i_rated)].into(),
+            ..MachineSettings::default()
+        };
+        let machines = [(id("a"), own("pump", 38.0)), (id("b"), own("pump", -1.0)), (id("c"), own("pump", 40.0))];
+        let (together, left_out) = Catalogue::builtin().with_machines(machines.clone());
+        assert_eq!(left_out.len(), 1, "{left_out:?}");
+        let [first, _, last] = machines;
+        let one_by_one =
+            Catalogue::builtin().with_machine(first.0, first.1).and_then(|with| with.with_machine(last.0, last.1));
+        assert_eq!(together.hash(), one_by_one.unwrap().hash());
     }
 
     #[test]

@@ -108,17 +108,16 @@ async fn with_past_classes(store: &Store, mut catalogue: Catalogue) -> Result<Ca
 }
 
 /// Adds what machines have of their own; what their classes no longer allow is said and left out.
-async fn with_machines(store: &Store, mut catalogue: Catalogue) -> Result<Catalogue> {
-    for row in store.registry().await.context("read the machines")? {
+async fn with_machines(store: &Store, catalogue: Catalogue) -> Result<Catalogue> {
+    let rows = store.registry().await.context("read the machines")?;
+    let own = rows.iter().filter_map(|row| {
         let settings = row.settings();
-        if settings == MachineSettings::default() {
-            continue;
-        }
-        let Ok(machine) = MachineId::try_from(&*row.machine_id) else { continue };
-        match catalogue.clone().with_machine(machine, settings) {
-            Ok(with) => catalogue = with,
-            Err(error) => warn!(machine.id = row.machine_id, "settings are left out: {error}"),
-        }
+        let machine = MachineId::try_from(&*row.machine_id).ok()?;
+        (settings != MachineSettings::default()).then_some((machine, settings))
+    });
+    let (catalogue, left_out) = catalogue.with_machines(own);
+    for error in left_out {
+        warn!("settings of a machine are left out: {error}");
     }
     Ok(catalogue)
 }

@@ -110,6 +110,33 @@ fn a_class_of_a_users_own_works_from_reading_to_explained_alarm() {
 }
 
 #[test]
+fn a_parameter_of_a_machine_whose_readings_name_its_class_outlives_a_restart() {
+    let mut up = Up::start(&["--no-simulate"]);
+    let line = |ago_s: i64, current: f64| {
+        let time = wire::format_time(now_us() - ago_s * 1_000_000);
+        format!(
+            r#"{{"machine_id":"p-1","class":"pump","timestamp":"{time}","vib_mm_s":1.8,"discharge_bar":5.4,"flow_m3h":100,"motor_current_a":{current},"bearing_temp_c":55}}"#
+        )
+    };
+    assert_eq!(up.lines(&line(100, 36.6))["accepted"], 1);
+    wait_for("machine", || up.request("GET", "/api/machines/p-1", "", b"").0 == 200);
+    let own = br#"{"parameters":{"i_rated":20}}"#;
+    let (status, told) = up.request("PUT", "/api/machines/p-1", "application/json", own);
+    assert_eq!(status, 200, "{told}");
+    let hash = up.get("/api/machines/p-1")["catalogue_hash"].clone();
+    assert!(hash.is_string());
+    let data = up.folder.clone();
+    assert_eq!(up.stop(), Some(0));
+    let again = Up::start_in(data, &["--no-simulate"]);
+    assert_eq!(again.get("/api/machines/p-1")["catalogue_hash"], hash);
+    // 36.6 A of 20 A is an overload for a minute: of the usual 42 A it would be none.
+    let body: Vec<String> = (1..70).rev().map(|ago_s| line(ago_s, 36.6)).collect();
+    again.lines(&body.join("\n"));
+    wait_for("overload", || !raised(&again, "MotorOverload").is_empty());
+    assert_eq!(raised(&again, "MotorOverload")[0]["reason"]["terms"][0]["limit"], 1.2);
+}
+
+#[test]
 fn a_second_start_on_the_same_folder_is_refused_and_says_so() {
     let up = Up::start(&["--no-simulate"]);
     let second =
