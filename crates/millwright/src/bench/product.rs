@@ -89,6 +89,30 @@ impl Product {
         }
         bail!("the ledger does not reach {stored} stored readings")
     }
+
+    /// Waits until so many conditions of a failure type have been raised, so that detection has passed what raises them.
+    pub fn wait_raised(&self, failure_type: &str, count: usize) -> Result<()> {
+        let start = Instant::now();
+        let mut raised = 0;
+        while start.elapsed() < Duration::from_secs(60) {
+            raised = 0;
+            let mut cursor = String::new();
+            loop {
+                let page = self.json(&format!("/api/alerts?failure_type={failure_type}&limit=1000{cursor}"))?;
+                let alerts = page["alerts"].as_array().map_or(&[][..], Vec::as_slice);
+                raised += alerts.iter().filter(|alert| alert["kind"] == "raised").count();
+                match page["next_cursor"].as_str() {
+                    Some(next) if !alerts.is_empty() => cursor = format!("&cursor={next}"),
+                    _ => break,
+                }
+            }
+            if raised >= count {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        bail!("NOT COMPARABLE: {raised} conditions were raised on a workload with {count} broken readings")
+    }
 }
 
 impl Drop for Product {
