@@ -80,6 +80,7 @@ struct Document;
 pub(crate) fn router(app: App) -> Router {
     let (router, mut document) = routes().split_for_parts();
     name_roles(&mut document);
+    name_operations(&mut document);
     let document: std::sync::Arc<str> = document.to_json().expect("a document is JSON").into();
     let openapi = move || {
         let document = document.clone();
@@ -153,6 +154,24 @@ fn name_roles(document: &mut OpenApi) {
     }
 }
 
+/// Gives each operation an id of its own, as a generator of clients needs it: the handlers' names repeat.
+fn name_operations(document: &mut OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        let operations = [
+            ("get", &mut item.get),
+            ("put", &mut item.put),
+            ("post", &mut item.post),
+            ("delete", &mut item.delete),
+            ("patch", &mut item.patch),
+        ];
+        for (method, operation) in operations {
+            let Some(operation) = operation else { continue };
+            let words = path.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+            operation.operation_id = Some(words.fold(method.to_owned(), |id, word| id + "_" + word));
+        }
+    }
+}
+
 fn role_of(method: &Method, path: &str) -> Option<Role> {
     ROLES.iter().find(|(of, at, _)| of == method && *at == path).map(|(.., role)| *role)
 }
@@ -177,6 +196,20 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn every_operation_has_an_id_of_its_own() {
+        let (_, mut document) = routes().split_for_parts();
+        name_operations(&mut document);
+        let mut ids = BTreeSet::new();
+        for item in document.paths.paths.values() {
+            for operation in [&item.get, &item.put, &item.post, &item.delete, &item.patch].into_iter().flatten() {
+                let id = operation.operation_id.clone().unwrap();
+                assert!(ids.insert(id.clone()), "{id} is there twice");
+            }
+        }
+        assert!(ids.contains("get_api_machines_machineId_logs"), "{ids:?}");
+    }
 
     #[test]
     fn every_route_of_the_document_has_a_role() {
