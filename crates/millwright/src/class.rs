@@ -1,45 +1,76 @@
 //! `millwright class`, and finding a class by id or file.
 
-use crate::{cli::ClassCommand, failure::Failure};
+use crate::{
+    cli::{ClassCommand, Output},
+    failure::Failure,
+    sink,
+};
 use anyhow::Result;
 use catalog::{Catalogue, Class};
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Runs the command.
-pub fn run(command: ClassCommand) -> Result<()> {
+pub fn run(command: ClassCommand, output: Output) -> Result<()> {
     match command {
         ClassCommand::List => {
-            for class in Catalogue::builtin().classes() {
-                println!("{:10} {} / {}", class.id, class.name.en, class.name.ko);
-            }
-            Ok(())
+            let catalogue = Catalogue::builtin();
+            let text = match output {
+                Output::Text => catalogue
+                    .classes()
+                    .map(|class| format!("{:10} {} / {}\n", class.id, class.name.en, class.name.ko))
+                    .collect(),
+                Output::Json => {
+                    let classes: Vec<Value> = catalogue
+                        .classes()
+                        .map(|class| json!({ "class": class.id, "name": { "en": class.name.en, "ko": class.name.ko } }))
+                        .collect();
+                    format!("{}\n", json!({ "classes": classes }))
+                }
+            };
+            sink::print(&text)
         }
         ClassCommand::Show { id } => {
             let catalogue = Catalogue::builtin();
             let class = catalogue.class(&id).ok_or_else(|| no_class(&catalogue, &id))?;
-            print!("{}", class.document);
-            Ok(())
+            match output {
+                Output::Text => sink::print(&class.document),
+                Output::Json => {
+                    sink::print(&format!("{}\n", json!({ "class": class.id, "document": &*class.document })))
+                }
+            }
         }
         ClassCommand::Check { files } => {
-            let mut mistakes = Vec::new();
+            let (mut fine, mut mistakes) = (Vec::new(), Vec::new());
             for file in &files {
                 match read(file) {
-                    Ok(class) => eprintln!(
-                        "{}: class {} is fine: {} channels, {} derived quantities, {} laws",
-                        file.display(),
-                        class.id,
-                        class.channels.len(),
-                        class.derived.len(),
-                        class.laws.len()
-                    ),
+                    Ok(class) => {
+                        eprintln!(
+                            "{}: class {} is fine: {} channels, {} derived quantities, {} laws",
+                            file.display(),
+                            class.id,
+                            class.channels.len(),
+                            class.derived.len(),
+                            class.laws.len()
+                        );
+                        fine.push(json!({
+                            "file": file.display().to_string(),
+                            "class": class.id,
+                            "channels": class.channels.len(),
+                            "derived": class.derived.len(),
+                            "laws": class.laws.len(),
+                        }));
+                    }
                     Err(error) => mistakes.push(error.to_string()),
                 }
             }
-            if mistakes.is_empty() {
-                Ok(())
-            } else {
-                Err(Failure::configuration("MW-0020", mistakes.join("\n")).into())
+            if !mistakes.is_empty() {
+                return Err(Failure::configuration("MW-0020", mistakes.join("\n")).into());
             }
+            if output == Output::Json {
+                sink::print(&format!("{}\n", json!({ "ok": true, "classes": fine })))?;
+            }
+            Ok(())
         }
     }
 }

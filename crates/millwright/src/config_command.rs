@@ -4,27 +4,34 @@ use crate::{
     cli::{ConfigCommand, Output},
     config,
     failure::Failure,
+    sink,
 };
 use anyhow::{Context, Result};
+use serde_json::json;
 use std::path::Path;
 
 /// Runs the command.
 pub fn run(command: ConfigCommand, output: Output) -> Result<()> {
     match command {
-        ConfigCommand::Init { file, yes } => init(&file, yes),
+        ConfigCommand::Init { file, yes } => init(&file, yes, output),
         ConfigCommand::Explain { file } => explain(file.config.as_deref(), output),
         ConfigCommand::Check { file } => {
             config::load(Some(&file), &[], &[])?;
             eprintln!("{} is fine", file.display());
+            if output == Output::Json {
+                sink::print(&format!("{}\n", json!({ "ok": true, "file": file.display().to_string() })))?;
+            }
             Ok(())
         }
     }
 }
 
-fn init(file: &Path, yes: bool) -> Result<()> {
+fn init(file: &Path, yes: bool, output: Output) -> Result<()> {
     if file == Path::new("-") {
-        print!("{}", config::DEFAULTS);
-        return Ok(());
+        return match output {
+            Output::Text => sink::print(config::DEFAULTS),
+            Output::Json => sink::print(&format!("{}\n", json!({ "document": config::DEFAULTS }))),
+        };
     }
     if file.exists() && !yes {
         return Err(Failure::failed("MW-0019", format!("{} exists", file.display()))
@@ -33,6 +40,9 @@ fn init(file: &Path, yes: bool) -> Result<()> {
     }
     std::fs::write(file, config::DEFAULTS).with_context(|| format!("write {}", file.display()))?;
     eprintln!("wrote {}; use it with `millwright up --config {}`", file.display(), file.display());
+    if output == Output::Json {
+        sink::print(&format!("{}\n", json!({ "file": file.display().to_string() })))?;
+    }
     Ok(())
 }
 
@@ -43,7 +53,7 @@ fn explain(file: Option<&Path>, output: Output) -> Result<()> {
         let document: serde_json::Map<String, serde_json::Value> = origins
             .iter()
             .map(|(key, (value, origin))| {
-                (key.clone(), serde_json::json!({ "value": shown(key, value), "origin": origin.to_string() }))
+                (key.clone(), json!({ "value": shown(key, value), "origin": origin.to_string() }))
             })
             .collect();
         println!("{}", serde_json::Value::Object(document));

@@ -1,5 +1,6 @@
 //! What a person reads when a command fails: what, where, what next, with a stable code and an exit code.
 
+use crate::sink;
 use std::fmt;
 
 /// A failure with a code of its own. Anything else that fails is `MW-0001` and exits with 1.
@@ -71,16 +72,25 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Tells a failure on stderr and gives the exit code.
-pub fn tell(error: &anyhow::Error) -> u8 {
+/// Tells a failure on stderr and gives the exit code; with `as_document` also as a JSON document on stdout, if nothing
+/// has gone there yet.
+pub fn tell(error: &anyhow::Error, as_document: bool) -> u8 {
     let coded = error.chain().find_map(|cause| cause.downcast_ref::<Failure>());
     let code = coded.map_or("MW-0001", |failure| failure.code);
     let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
-    eprintln!("error {code}: {}", chain.join(": "));
-    if let Some(hint) = coded.and_then(|failure| failure.hint.as_ref()) {
+    let message = chain.join(": ");
+    let hint = coded.and_then(|failure| failure.hint.as_ref());
+    eprintln!("error {code}: {message}");
+    if let Some(hint) = hint {
         eprintln!("  next: {hint}");
     }
-    coded.map_or(Exit::Failed, |failure| failure.exit) as u8
+    let exit = coded.map_or(Exit::Failed, |failure| failure.exit) as u8;
+    if as_document && !sink::has_printed() {
+        let error = serde_json::json!({ "code": code, "message": message, "next": hint, "exit": exit });
+        // The exit code and stderr have told it; a stdout that is gone changes nothing.
+        let _ = sink::print(&format!("{}\n", serde_json::json!({ "error": error })));
+    }
+    exit
 }
 
 /// The nearest of some words to one that is not among them, if it is near enough to be a slip.

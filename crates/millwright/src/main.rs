@@ -16,7 +16,7 @@ mod sink;
 mod up;
 
 use clap::Parser;
-use cli::{Cli, Command};
+use cli::{Cli, Command, Output};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -28,11 +28,11 @@ fn main() -> ExitCode {
         Command::Evaluate(args) => evaluate::run(&args, cli.output),
         Command::Bench(args) => bench::run(&args, cli.output),
         Command::Config(command) => config_command::run(command, cli.output),
-        Command::Class(command) => class::run(command),
+        Command::Class(command) => class::run(command, cli.output),
         Command::Health { url } => health::run(&url, cli.output),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => ExitCode::from(failure::tell(&error)),
+        Err(error) => ExitCode::from(failure::tell(&error, cli.output == Output::Json)),
     }
 }

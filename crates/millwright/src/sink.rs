@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::{BufWriter, ErrorKind, Write},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -15,6 +16,9 @@ use std::{
 const BODY_MAX: usize = 256 * 1024;
 /// So long is a busy instance asked again, and one that went away.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whether anything of ours has gone to stdout, so that a document after it would be a second one.
+static PRINTED: AtomicBool = AtomicBool::new(false);
 
 /// A place for JSON lines.
 pub struct Sink {
@@ -63,6 +67,8 @@ impl Sink {
         let to = if is_url(to) {
             To::Instance(Instance::new(to)?)
         } else if to == "-" {
+            // Stdout belongs to the readings from here on.
+            PRINTED.store(true, Ordering::Relaxed);
             To::Writer { name: "stdout".to_owned(), writer: Box::new(BufWriter::new(std::io::stdout())) }
         } else {
             let file = File::create(Path::new(to)).with_context(|| format!("create {to}"))?;
@@ -207,11 +213,17 @@ fn cause(error: &reqwest::Error) -> String {
 /// # Errors
 /// It cannot be written.
 pub fn print(text: &str) -> Result<()> {
+    PRINTED.store(true, Ordering::Relaxed);
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.context("write stdout"),
     }
+}
+
+/// Whether anything has gone to stdout.
+pub fn has_printed() -> bool {
+    PRINTED.load(Ordering::Relaxed)
 }
 
 /// Says what was sent: a JSON document on stdout where the readings have not taken it, all else on stderr.

@@ -18,7 +18,6 @@ use open::Opened;
 use services::{Health, detect, ingest, simulate};
 use settings::Checked;
 use std::{
-    io::Write,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     sync::Arc,
@@ -191,7 +190,7 @@ impl Up {
                 };
                 if let Err(error) = replayed {
                     // What was replayed so far is there to be looked at.
-                    crate::failure::tell(&error);
+                    crate::failure::tell(&error, false);
                 }
                 terminal = paced.unwrap_or_else(|| follow::Terminal::new(&store, &self.config, self.output));
             }
@@ -264,8 +263,7 @@ impl Up {
 
 /// Writes to stdout; that nobody reads it any more is no reason to stop.
 fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let _ = crate::sink::print(text);
 }
 
 async fn serve(

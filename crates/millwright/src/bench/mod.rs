@@ -12,7 +12,10 @@ mod product;
 mod state;
 mod workload;
 
-use crate::cli::{BenchArgs, BenchName, Output};
+use crate::{
+    cli::{BenchArgs, BenchName, Output},
+    sink,
+};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fmt::Write;
@@ -110,10 +113,11 @@ pub fn run(args: &BenchArgs, output: Output) -> Result<()> {
                 |one| serde_json::json!({ "name": one.name, "rows": one.rows, "notes": one.notes, "machine": machine }),
             )
             .collect();
-        match &documents[..] {
-            [one] => println!("{one}"),
-            several => println!("{}", serde_json::Value::Array(several.to_vec())),
-        }
+        let document = match &documents[..] {
+            [one] => one.clone(),
+            several => serde_json::Value::Array(several.to_vec()),
+        };
+        sink::print(&format!("{document}\n"))?;
     }
     if let Some(file) = &args.report {
         let text = std::fs::read_to_string(file).unwrap_or_default();

@@ -4,6 +4,7 @@
 mod alert_schema;
 mod documents;
 mod evaluate;
+mod json_output;
 mod ledger;
 mod product;
 mod run;

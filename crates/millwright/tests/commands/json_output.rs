@@ -1,0 +1,47 @@
+//! `--output json`: one JSON document on stdout, whatever comes of the command.
+
+use crate::run::{data, file, json, millwright};
+use serde_json::Value;
+
+#[test]
+fn classes_and_configuration_are_told_as_documents() {
+    let folder = tempfile::tempdir().unwrap();
+    let (listed, _) = json(["class", "list"]);
+    assert_eq!(listed["classes"][0]["class"], "mill");
+    let (shown, _) = json(["class", "show", "pump"]);
+    let document = shown["document"].as_str().unwrap();
+    assert!(document.contains("[class]"));
+    let (checked, _) = json(["class", "check", &file(&folder, "pump.toml", document)]);
+    assert_eq!((&checked["ok"], &checked["classes"][0]["class"]), (&true.into(), &"pump".into()));
+
+    let path = folder.path().join("millwright.toml");
+    let path = path.to_str().unwrap();
+    let (written, _) = json(["config", "init", path]);
+    assert_eq!(written["file"], path);
+    let (checked, _) = json(["config", "check", path]);
+    assert_eq!(checked["ok"], true);
+    let (text, _) = json(["config", "init", "-"]);
+    assert_eq!(text["document"].as_str().unwrap(), std::fs::read_to_string(path).unwrap());
+}
+
+#[test]
+fn a_failure_is_a_document_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = file(&folder, "millwright.toml", "[portal]\nprot = 3\n");
+    let gone = "http://127.0.0.1:1";
+    let readings = data("mill.csv");
+    let cases: [(&[&str], i32, &str); 5] = [
+        (&["evaluate", "--readings", &readings, "--labels", "nope"], 2, "MW-0033"),
+        (&["config", "check", &settings], 3, "MW-0012"),
+        (&["class", "show", "nope"], 3, "MW-0021"),
+        (&["health", gone], 4, "MW-0040"),
+        (&["evaluate", "--readings", "nope.csv"], 5, "MW-0030"),
+    ];
+    for (args, exit, code) in cases {
+        let output = millwright(args.iter().copied().chain(["--output", "json"]));
+        assert_eq!(output.status.code(), Some(exit), "{args:?}");
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&document["error"]["code"], &document["error"]["exit"]), (&code.into(), &exit.into()), "{args:?}");
+        assert!(String::from_utf8(output.stderr).unwrap().starts_with(&format!("error {code}: ")), "{args:?}");
+    }
+}
