@@ -232,6 +232,8 @@ const drawing = {
   },
   alarms() {
     drawCounts();
+    // Laws and quantities have their names from the classes; without them there would be ids.
+    if (!state.classes.size) return;
     const notices = state.alarms.filter((alarm) => alarm.notice);
     const lists = ["machine", "sensor", "system"].map((subject) => [
       `list_${subject}`, state.alarms.filter((alarm) => alarm.subject === subject && !alarm.notice),
@@ -244,6 +246,7 @@ const drawing = {
     draw("machines");
   },
   machines() {
+    if (!state.classes.size) return;
     drawTiles();
     drawSentence();
   },

@@ -67,7 +67,7 @@ phrases! {
     // Transitions
     CLEARED: "{machine}: {condition} has returned to normal.", "{machine}: {condition} 정상 복귀.";
     CLEARED_COUNTER: "{machine}: {condition} cleared, the counter started anew (part replaced).", "{machine}: {condition} 해제, 부품 교체로 계수 초기화.";
-    CLEARED_REMOVED: "{machine}: {condition} cleared, the law is no longer in force.", "{machine}: {condition} 해제, 더 이상 적용되지 않는 규칙.";
+    CLEARED_REMOVED: "{machine}: {condition} cleared, the law is no longer in force.", "{machine}: {condition} 해제, 더 이상 적용되지 않는 법칙.";
     CLEARED_GOOD: "{machine}: {condition} cleared, good values are back.", "{machine}: {condition} 해제, 정상 측정값 수신.";
     SUSPENDED: "{machine}: {condition} suspended while the machine is in state {state}.", "{machine}: {condition} 억제, 설비 상태 {state}.";
     RESUMED: "{machine}: {condition} is judged again, the machine is running.", "{machine}: {condition} 판정 재개, 설비 운전 중.";

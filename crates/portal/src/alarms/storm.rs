@@ -94,7 +94,7 @@ fn raise(step: &mut Step<'_>, id: Uuid, part: &str, source: &str, members: &[(i6
     let count = members.len();
     row.text = Some(AlertText {
         en: format!("source {source} fell silent: {count} machines send no data"),
-        ko: format!("소스 {source}: 설비 {count}대 데이터 끊김"),
+        ko: format!("출처 {source}: 설비 {count}대 데이터 끊김"),
     });
     let at_us = members.iter().map(|(arrived_us, _)| *arrived_us).max().unwrap_or(last.arrived_at);
     step.system(row, Change::Raised, last.alert_id, Severity::Critical, at_us, "");

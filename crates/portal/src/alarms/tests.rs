@@ -331,7 +331,7 @@ async fn a_source_that_falls_silent_is_one_alarm() {
     let storm = store::alarm_id("source:simulate", "no_data_storm");
     let row = portal.row("source:simulate", "no_data_storm").await;
     assert_eq!((row.alarm.subject, row.alarm.state.as_str()), (alarm::Subject::System, "unacknowledged"));
-    assert_eq!(row.text.unwrap().ko, "소스 simulate: 설비 4대 데이터 끊김");
+    assert_eq!(row.text.unwrap().ko, "출처 simulate: 설비 4대 데이터 끊김");
     for machine in &machines[..4] {
         assert_eq!(portal.row(machine, "no_data").await.group, Some(storm));
     }
