@@ -14,8 +14,11 @@ use toml::{Table, Value};
 pub const DEFAULTS: &str = include_str!("config.default.toml");
 
 /// Keys of the tables that may be given several times.
-const LISTS: [(&str, &[&str]); 2] =
-    [("machines", &["match", "class"]), ("webhooks", &["name", "url", "secret", "allow_private"])];
+const LISTS: [(&str, &[&str]); 3] = [
+    ("machines", &["match", "class"]),
+    ("sources", &["name", "clock_offset"]),
+    ("webhooks", &["name", "url", "secret", "allow_private"]),
+];
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Deserialize)]
@@ -32,6 +35,8 @@ pub struct Config {
     pub log: Log,
     #[serde(default)]
     pub machines: Vec<Rule>,
+    #[serde(default)]
+    pub sources: Vec<Source>,
     #[serde(default)]
     pub webhooks: Vec<Webhook>,
 }
@@ -91,6 +96,12 @@ pub struct Rule {
 }
 
 #[derive(Debug, Clone, Deserialize)]
+pub struct Source {
+    pub name: String,
+    pub clock_offset: Offset,
+}
+
+#[derive(Debug, Clone, Deserialize)]
 pub struct Webhook {
     pub name: String,
     pub url: String,
@@ -111,6 +122,26 @@ impl TryFrom<String> for Span {
     fn try_from(text: String) -> Result<Span, String> {
         let units = [("ms", 1_000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000), ("d", 86_400_000_000)];
         with_unit(&text, &units).map(Span).ok_or_else(|| format!("`{text}` is no time; write 30s, 5m, 8h or 7d"))
+    }
+}
+
+/// How far a clock is ahead of UTC, such as `9h` or `-30m`, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Offset(pub i64);
+
+impl TryFrom<String> for Offset {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Offset, String> {
+        let (sign, span) = match text.strip_prefix('-') {
+            Some(span) => (-1, span),
+            None => (1, text.strip_prefix('+').unwrap_or(&text)),
+        };
+        match Span::try_from(span.to_owned()) {
+            Ok(span) => Ok(Offset(sign * span.0)),
+            Err(_) => Err(format!("`{text}` is no offset; write 9h or -30m")),
+        }
     }
 }
 
@@ -420,6 +451,19 @@ mod tests {
         assert_eq!(config.history.flush_after, Span(30_000_000));
         assert_eq!(config.bus.retention_bytes, Size(8 << 30));
         assert!(origins.values().all(|(_, origin)| *origin == Origin::Default));
+    }
+
+    #[test]
+    fn a_clock_may_be_ahead_of_utc_or_behind() {
+        let offset = |text: &str| Offset::try_from(text.to_owned()).map(|offset| offset.0).ok();
+        assert_eq!(offset("9h"), Some(9 * 3_600_000_000));
+        assert_eq!(offset("+30m"), Some(1_800_000_000));
+        assert_eq!(offset("-30m"), Some(-1_800_000_000));
+        assert_eq!(offset("9"), None);
+        assert_eq!(check_file("[[sources]]\nname = \"http\"\nclock_offset = \"9h\"\n"), "");
+        let wrong = check_file("[[sources]]\nname = \"http\"\nclock_ofset = \"9h\"\n");
+        assert!(wrong.contains("m.toml:3") && wrong.contains("clock_ofset"), "{wrong}");
+        assert!(check_file("[[sources]]\nname = \"http\"\nclock_offset = \"9\"\n").contains("write 9h or -30m"));
     }
 
     #[test]

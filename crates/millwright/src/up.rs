@@ -129,6 +129,7 @@ impl Up {
         let doors = tasks.phase();
         let work = tasks.phase();
         let last = tasks.phase();
+        let sources = &self.config.sources;
         let portal = portal::Parts {
             bus: bus.clone(),
             history: history.clone(),
@@ -143,7 +144,7 @@ impl Up {
             health: health.subscribe(),
             settings: Arc::new(portal::Settings {
                 notifiers: checked.notifiers,
-                clock_offsets: Default::default(),
+                clock_offsets: sources.iter().map(|source| (source.name.clone(), source.clock_offset.0)).collect(),
                 quiet_replay: !self.source.as_ref().is_some_and(replay::Source::notifies),
                 metrics: metrics.clone(),
             }),

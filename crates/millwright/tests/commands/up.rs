@@ -137,6 +137,33 @@ fn a_parameter_of_a_machine_whose_readings_name_its_class_outlives_a_restart() {
 }
 
 #[test]
+fn local_time_sent_as_utc_is_told_and_an_offset_of_the_source_mends_it() {
+    let seconds = now_us() / 1_000_000 * 1_000_000;
+    let nine_hours_us = 9 * 3_600_000_000;
+    let line = format!(
+        r#"{{"machine_id":"m","timestamp":"{}","air_temp_k":299.1,"process_temp_k":309.5,"rpm":1500,"torque_nm":42.8,"tool_wear_min":5}}"#,
+        wire::format_time(seconds + nine_hours_us)
+    );
+    let mut up = Up::start(&["--no-simulate"]);
+    let told = up.lines(&line);
+    assert_eq!(told["errors"][0]["error_code"], "local_time", "{told}");
+    assert!(told["errors"][0]["error"].as_str().unwrap().contains("clock_offset"), "{told}");
+    let letter = up.pages("/api/dead-letters", "dead_letters").remove(0);
+    let data = up.folder.clone();
+    assert_eq!(up.stop(), Some(0));
+    let file = data.join("sources.toml");
+    let sources = ["http", "mended"].map(|name| format!("[[sources]]\nname = \"{name}\"\nclock_offset = \"9h\"\n"));
+    std::fs::write(&file, sources.concat()).unwrap();
+    let again = Up::start_in(data, &["--no-simulate", "--config", file.to_str().unwrap()]);
+    let replay = format!("/api/dead-letters/{}/replay", letter["id"].as_str().unwrap());
+    let (status, told) = again.request("POST", &replay, "application/json", line.as_bytes());
+    assert_eq!(status, 202, "{told}");
+    wait_for("reading", || again.ledger()("stored") == 1);
+    let logs = again.pages("/api/machines/m/logs", "logs");
+    assert_eq!(logs[0]["timestamp"], wire::format_time(seconds));
+}
+
+#[test]
 fn a_second_start_on_the_same_folder_is_refused_and_says_so() {
     let up = Up::start(&["--no-simulate"]);
     let second =
