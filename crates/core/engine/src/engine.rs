@@ -158,6 +158,8 @@ impl Engine {
     pub(crate) fn add_kind(&mut self, rules: Rules) -> usize {
         self.kind_of.insert(rules.class.id.clone(), self.kinds.len());
         self.kinds.push(Kind { learning: Learning::new(&rules.class, &rules.bands), rules });
+        // Its machines may fall silent sooner than those that were known when silence was looked for last.
+        self.silence_is_due();
         self.kinds.len() - 1
     }
 

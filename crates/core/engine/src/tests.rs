@@ -350,6 +350,21 @@ fn silence_of_confirmed_machines_is_told_once() {
 }
 
 #[test]
+fn silence_is_found_of_machines_that_came_after_it_was_looked_for_first() {
+    let catalogue = catalogue(class("", ""));
+    let of = Arc::clone(catalogue.class("oven").unwrap());
+    let (mut engine, mut effects) = (Engine::new(0, catalogue), Effects::default());
+    let mut silence = |engine: &mut Engine, second: i64| {
+        engine.apply(Input::Silence { now_us: START_US + second * SECOND, confirmed: &|_| true }, &mut effects);
+    };
+    silence(&mut engine, 0);
+    engine.apply(Input::Readings(&batch(&of, 0, &["1:7"])), &mut Effects::default());
+    silence(&mut engine, 30);
+    silence(&mut engine, 31);
+    assert_eq!(told(&effects.alerts), "1 raised no_data warning");
+}
+
+#[test]
 fn silence_that_stood_before_a_restart_ends_with_the_next_reading() {
     let (mut engine, mut effects) = play(class("", ""), "1:7");
     engine.recall_no_data("m", uuid::Uuid::from_u128(7), START_US + SECOND);
