@@ -145,7 +145,7 @@ impl Up {
             settings: Arc::new(portal::Settings {
                 notifiers: checked.notifiers,
                 clock_offsets: sources.iter().map(|source| (source.name.clone(), source.clock_offset.0)).collect(),
-                quiet_replay: !self.source.as_ref().is_some_and(replay::Source::notifies),
+                quiet_replay: self.source.as_ref().is_some_and(|source| !source.notifies()),
                 metrics: metrics.clone(),
             }),
         };

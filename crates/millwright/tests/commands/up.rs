@@ -137,6 +137,48 @@ fn a_parameter_of_a_machine_whose_readings_name_its_class_outlives_a_restart() {
 }
 
 #[test]
+fn an_alarm_of_a_confirmed_machine_reaches_the_webhook() {
+    let hook = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("millwright.toml");
+    let url = format!("http://{}/hook", hook.local_addr().unwrap());
+    let config = format!("[[webhooks]]\nname = \"people\"\nurl = \"{url}\"\nallow_private = true\n");
+    std::fs::write(&file, config).unwrap();
+    let (told, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in hook.incoming().flatten() {
+            let mut reader = std::io::BufReader::new(stream);
+            let (mut head, mut length) = (String::new(), 0);
+            while !head.ends_with("\r\n\r\n") && std::io::BufRead::read_line(&mut reader, &mut head).unwrap() > 0 {
+                let last = head.lines().last().unwrap_or_default().to_ascii_lowercase();
+                length = last.strip_prefix("content-length:").map_or(length, |value| value.trim().parse().unwrap());
+            }
+            let mut body = vec![0; length];
+            std::io::Read::read_exact(&mut reader, &mut body).unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            std::io::Write::write_all(reader.get_mut(), answer).unwrap();
+            let _ = told.send((head, serde_json::from_slice::<Value>(&body).unwrap()));
+        }
+    });
+    let up = Up::start(&["--no-simulate", "--config", file.to_str().unwrap()]);
+    let line = |ago_s: i64, torque: f64| {
+        let time = wire::format_time(now_us() - ago_s * 1_000_000);
+        format!(
+            r#"{{"machine_id":"machine-001","timestamp":"{time}","air_temp_k":299.1,"process_temp_k":309.5,"rpm":1500,"torque_nm":{torque},"tool_wear_min":5}}"#
+        )
+    };
+    up.lines(&line(2, 42.8));
+    wait_for("machine", || up.request("POST", "/api/machines/machine-001/confirm", "application/json", b"{}").0 == 200);
+    up.lines(&line(1, 70.0));
+    let (head, body) = heard.recv_timeout(crate::product::PATIENCE).unwrap();
+    assert!(head.starts_with("POST /hook") && head.to_ascii_lowercase().contains("idempotency-key:"), "{head}");
+    assert_eq!(
+        (body["machine_id"].as_str(), body["failure_type"].as_str()),
+        (Some("machine-001"), Some("PowerFailure"))
+    );
+}
+
+#[test]
 fn local_time_sent_as_utc_is_told_and_an_offset_of_the_source_mends_it() {
     let seconds = now_us() / 1_000_000 * 1_000_000;
     let nine_hours_us = 9 * 3_600_000_000;
