@@ -95,9 +95,15 @@ mod tests {
     #[test]
     fn the_page_uses_words_that_are_there() {
         let en = words("en");
-        let (html, script) = (PAGES[0], FILES[1].2);
+        let (html, script, chart) = (PAGES[0], FILES[1].2, FILES[2].2);
         let mut used = 0;
-        for (text, mark, end) in [(html, "data-word=\"", '"'), (html, "data-label=\"", '"'), (script, "word(\"", '"')] {
+        let places = [
+            (html, "data-word=\"", '"'),
+            (html, "data-label=\"", '"'),
+            (script, "word(\"", '"'),
+            (chart, "word(\"", '"'),
+        ];
+        for (text, mark, end) in places {
             for (at, _) in text.match_indices(mark) {
                 let rest = &text[at + mark.len()..];
                 let key = &rest[..rest.find(end).unwrap()];
@@ -106,6 +112,23 @@ mod tests {
             }
         }
         assert!(used > 20);
+    }
+
+    #[test]
+    fn what_the_api_says_in_words_has_a_word() {
+        let en = words("en");
+        for state in alarm::State::WORDS {
+            assert!(en.contains_key(state), "an alarm's state {state}");
+        }
+        for kind in ["stuck", "quality", "refused", "no_data", "clock_skew", "model"] {
+            assert!(en.contains_key(&*format!("sensor_{kind}")), "a condition {kind}");
+        }
+        let lists = PAGES[0].split("data-list=\"").skip(1).map(|rest| &rest[..rest.find('"').unwrap()]);
+        let lists: Vec<_> = lists.collect();
+        assert_eq!(lists, ["machine", "sensor", "system", "notice"]);
+        for list in lists {
+            assert!(en.contains_key(&*format!("list_{list}")), "a list of {list} alarms");
+        }
     }
 
     #[test]

@@ -9,16 +9,26 @@ const UNANSWERED = ["unacknowledged", "returned_unacknowledged"];
 const SHAPES = { critical: "■", warning: "▲", info: "●" };
 const RANKS = { critical: 3, warning: 2, info: 1 };
 const TILES_MAX = 300;
+const ALARMS_MAX = 2000;
+/** Alarms of a list that are drawn at first, and with every wish for more. */
+const ALARMS_STEP = 25;
+/** A server that answers nothing for so long is gone, whatever its connection says. */
+const PATIENCE_MS = 10000;
+const byName = new Intl.Collator(undefined, { numeric: true });
 
 const state = {
   language: kept("language", ["en", "ko"]) || (navigator.language.toLowerCase().startsWith("ko") ? "ko" : "en"),
-  machines: new Map(),
-  alarms: [],
+  /** What is null is not known yet, which is not the same as none. */
+  machines: null,
+  alarms: null,
+  drawn: { machine: ALARMS_STEP, sensor: ALARMS_STEP, system: ALARMS_STEP, notice: ALARMS_STEP },
   classes: new Map(),
   ledger: null,
   dead: [],
   seq: null,
   chosen: null,
+  /** Key of the button that opened the machine; closing gives the focus back. */
+  opener: null,
   status: null,
   link: "connecting",
 };
@@ -26,9 +36,8 @@ const state = {
 // --- words ---
 
 function word(key, holes = {}) {
-  let text = words[state.language][key] ?? key;
-  for (const [name, value] of Object.entries(holes)) text = text.replace(`{${name}}`, value);
-  return text;
+  // In one go: what is put in may itself look like a hole.
+  return (words[state.language][key] ?? key).replace(/\{(\w+)\}/g, (hole, name) => holes[name] ?? hole);
 }
 
 /** A text in two languages, as the API has it. */
@@ -76,11 +85,27 @@ function element(tag, keys = {}, ...children) {
   return made;
 }
 
-/** Replaces what an element holds, without moving the focus away from a button that is drawn again. */
+/**
+ * Makes an element hold these rows. One that looks as before stays the node that it is, so that a press, a selection or the
+ * focus on it outlasts the drawing; the focus of one that changed goes to its next of kin.
+ */
 function fill(parent, ...children) {
   const focused = parent.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  parent.replaceChildren(...children);
-  if (focused) [...parent.querySelectorAll("[data-key]")].find((one) => one.dataset.key === focused)?.focus();
+  const key = (child, at) => child.dataset.row ?? String(at);
+  const before = new Map([...parent.children].map((child, at) => [key(child, at), child]));
+  const rows = children.map((child, at) => {
+    const old = before.get(key(child, at));
+    return old?.isEqualNode(child) ? old : child;
+  });
+  const stay = new Set(rows);
+  for (const child of [...parent.children]) if (!stay.has(child)) child.remove();
+  rows.forEach((row, at) => {
+    if (parent.children[at] !== row) parent.insertBefore(row, parent.children[at] ?? null);
+  });
+  if (!focused || parent.contains(document.activeElement)) return;
+  const buttons = [...parent.querySelectorAll("[data-key]")];
+  const kin = focused.split(" ").pop();
+  (buttons.find((one) => one.dataset.key === focused) ?? buttons.find((one) => one.dataset.key.endsWith(` ${kin}`)) ?? buttons[0])?.focus();
 }
 
 /** Shape, letter and word: colour is never alone. */
@@ -95,7 +120,7 @@ function mark(severity, { blinks = false, silent = false } = {}) {
 // --- the API ---
 
 async function ask(path, method = "GET", body) {
-  const options = { method, headers: body ? { "content-type": "application/json" } : {}, body: body && JSON.stringify(body) };
+  const options = { method, signal: AbortSignal.timeout(PATIENCE_MS), headers: body ? { "content-type": "application/json" } : {}, body: body && JSON.stringify(body) };
   const answer = await fetch(path, options);
   const text = await answer.text();
   const value = text ? JSON.parse(text) : {};
@@ -120,11 +145,10 @@ const load = {
   },
   async machines() {
     const rows = await pages("/api/machines", "machines", 20000);
-    const before = state.machines;
-    state.machines = new Map(rows.map((row) => [row.machine_id, { ...before.get(row.machine_id), ...row }]));
+    state.machines = new Map(rows.map((row) => [row.machine_id, row]));
   },
   async alarms() {
-    state.alarms = await pages("/api/alarms?open=true", "alarms", 2000);
+    state.alarms = await pages("/api/alarms?open=true", "alarms", ALARMS_MAX);
   },
   async ledger() {
     [state.ledger, state.dead] = await Promise.all([
@@ -134,19 +158,29 @@ const load = {
   },
 };
 
-/** Loads a part soon; many wishes become one. */
-const wished = new Map();
+/** Loads a part soon; many wishes become one. One answer is awaited before the next is asked for: none overtakes a newer one. */
+const wished = new Set();
+const loading = new Set();
+const again = new Set();
 function wish(part, delay = 100) {
+  if (loading.has(part)) return again.add(part);
   if (wished.has(part)) return;
-  wished.set(part, setTimeout(async () => {
+  wished.add(part);
+  setTimeout(async () => {
     wished.delete(part);
+    loading.add(part);
+    let failed = false;
     try {
       await load[part]();
       draw(part);
-    } catch {
-      // The link says that the server is gone; the next wish asks again.
+    } catch (error) {
+      failed = true;
+      if (error.name === "TimeoutError") lose();
     }
-  }, delay));
+    loading.delete(part);
+    // What failed on a standing link nobody would ask for again; a new link asks for everything.
+    if (again.delete(part) || (failed && state.link === "connected")) wish(part, failed ? 2000 : 100);
+  }, delay);
 }
 
 function wishAll() {
@@ -156,20 +190,29 @@ function wishAll() {
 // --- the stream ---
 
 let pause = 500;
+let socket = null;
 function connect() {
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-  const socket = new WebSocket(`${scheme}//${location.host}/ws${state.seq === null ? "" : `?after=${state.seq}`}`);
-  socket.onopen = () => {
+  const mine = new WebSocket(`${scheme}//${location.host}/ws${state.seq === null ? "" : `?after=${state.seq}`}`);
+  socket = mine;
+  mine.onopen = () => {
     pause = 500;
     say("connected");
     wishAll();
   };
-  socket.onmessage = (message) => take(JSON.parse(message.data));
-  socket.onclose = () => {
-    say("disconnected");
-    setTimeout(connect, pause);
-    pause = Math.min(pause * 2, 5000);
-  };
+  mine.onmessage = (message) => take(JSON.parse(message.data));
+  mine.onclose = () => lose(mine);
+}
+
+/** Gives a link up and tries again later; once for each link. */
+function lose(gone = socket) {
+  if (!gone || gone !== socket) return;
+  socket = null;
+  gone.onmessage = gone.onopen = null;
+  gone.close();
+  say("disconnected");
+  setTimeout(connect, pause);
+  pause = Math.min(pause * 2, 5000);
 }
 
 function say(link) {
@@ -197,7 +240,7 @@ function take(frame) {
 }
 
 function takeLive(live) {
-  const machine = state.machines.get(live.machine_id);
+  const machine = state.machines?.get(live.machine_id);
   if (!machine) return wish("machines", 500);
   const standing = live.conditions ?? [];
   const worst = standing.map((one) => one.severity).sort((a, b) => RANKS[b] - RANKS[a])[0] ?? null;
@@ -225,6 +268,7 @@ const drawing = {
     const link = find("link");
     link.textContent = word(state.link);
     link.classList.toggle("on", state.link === "connected");
+    link.classList.toggle("lost", state.link === "disconnected");
   },
   classes() {
     draw("alarms");
@@ -233,32 +277,36 @@ const drawing = {
   alarms() {
     drawCounts();
     // Laws and quantities have their names from the classes; without them there would be ids.
-    if (!state.classes.size) return;
-    const notices = state.alarms.filter((alarm) => alarm.notice);
-    const lists = ["machine", "sensor", "system"].map((subject) => [
-      `list_${subject}`, state.alarms.filter((alarm) => alarm.subject === subject && !alarm.notice),
-    ]);
-    const drawn = [...lists, ["list_notice", notices]].filter(([, alarms]) => alarms.length > 0).flatMap(([title, alarms]) => [
-      element("h3", {}, `${word(title)} (${alarms.length})`),
-      element("ul", { class: "alarm-list" }, ...alarms.map(drawAlarm)),
-    ]);
-    fill(find("alarm-lists"), ...(drawn.length ? drawn : [element("p", { class: "quiet" }, word("no_alarms"))]));
+    if (!state.classes.size || !state.alarms) return;
+    for (const list of document.querySelectorAll("[data-list]")) {
+      const kind = list.dataset.list;
+      const alarms = state.alarms.filter((alarm) => (alarm.notice ? "notice" : alarm.subject) === kind);
+      const [title, rows, more] = list.children;
+      list.hidden = alarms.length === 0;
+      title.textContent = `${word(`list_${kind}`)} (${alarms.length.toLocaleString(state.language)})`;
+      fill(rows, ...alarms.slice(0, state.drawn[kind]).map(drawAlarm));
+      const rest = alarms.length - state.drawn[kind];
+      more.hidden = rest <= 0;
+      more.textContent = word("more_alarms", { n: rest.toLocaleString(state.language) });
+    }
+    find("no-alarms").hidden = state.alarms.length > 0;
     draw("machines");
   },
   machines() {
-    if (!state.classes.size) return;
+    if (!state.classes.size || !state.machines) return;
     drawTiles();
     drawSentence();
   },
   ledger() {
-    const rows = state.ledger?.sources ?? [];
+    if (!state.ledger) return;
+    const rows = state.ledger.sources;
     const keys = ["received", "stored", "rejected", "duplicate", "in_flight"];
-    fill(find("ledger"), ...rows.map((row) => element("tr", {},
+    fill(find("ledger"), ...rows.map((row) => element("tr", { "data-row": row.source },
       element("th", { scope: "row" }, row.source),
       ...keys.map((key) => element("td", {}, row[key].toLocaleString(state.language))))));
     const balance = find("balance");
-    balance.textContent = state.ledger ? word(state.ledger.balanced ? "balanced" : "unbalanced") : "";
-    balance.classList.toggle("wrong", state.ledger?.balanced === false);
+    balance.textContent = word(state.ledger.balanced ? "balanced" : "unbalanced");
+    balance.classList.toggle("wrong", !state.ledger.balanced);
     const refused = rows.reduce((sum, row) => sum + row.rejected, 0);
     find("dead-count").textContent = refused
       ? word("dead_count", { n: refused.toLocaleString(state.language) })
@@ -270,9 +318,11 @@ const drawing = {
 };
 
 function drawCounts() {
-  const count = (...states) => state.alarms.filter((alarm) => states.includes(alarm.state)).length;
+  const count = (...states) => state.alarms
+    ? state.alarms.filter((alarm) => states.includes(alarm.state)).length.toLocaleString(state.language) + (state.alarms.length >= ALARMS_MAX ? "+" : "")
+    : "–";
   fill(find("counts"), ...[["unacknowledged", count(...UNANSWERED)], ["acknowledged", count("acknowledged")], ["shelved", count("shelved")]]
-    .map(([key, n]) => element("li", {}, `${word(key)} `, element("b", {}, String(n)))));
+    .map(([key, n]) => element("li", {}, `${word(key)} `, element("b", {}, n))));
 }
 
 /** What people call a quantity of a class. */
@@ -283,7 +333,7 @@ function name(classId, quantity) {
 }
 
 function machineName(id) {
-  const machine = state.machines.get(id);
+  const machine = state.machines?.get(id);
   return (machine && (state.language === "ko" ? machine.name_ko || machine.name_en : machine.name_en || machine.name_ko)) || id;
 }
 
@@ -305,9 +355,10 @@ function drawAlarm(alarm) {
     alarm.acknowledged ? word("by", { who: alarm.acknowledged.by }) : "",
     alarm.acknowledged?.comment ?? "",
   ].filter(Boolean);
-  const term = reason?.terms?.[0];
+  // Of a law with alternatives, those that hold.
+  const terms = (reason?.terms ?? []).filter((term) => term.margin >= 0);
   const to = `${machineName(alarm.machine_id)}: ${word(alarm.severity)}`;
-  return element("li", { class: `alarm ${alarm.severity}${silent ? "" : " open"}` },
+  return element("li", { class: `alarm ${alarm.severity}${silent ? "" : " open"}`, "data-row": alarm.alarm_id },
     element("div", { class: "alarm-head" },
       mark(alarm.severity, { blinks: unanswered, silent }),
       element("strong", {}, alarm.subject === "system" ? alarm.machine_id : element("button", {
@@ -315,10 +366,10 @@ function drawAlarm(alarm) {
       }, machineName(alarm.machine_id))),
       element("span", { class: "quiet" }, facts.join(" · "))),
     // The whole sentence repeats what the lines below say one by one.
-    element("p", { class: "text" }, term && law ? said(law.name) : said(alarm.text) || alarm.condition),
-    term ? element("p", { class: "numbers" },
+    element("p", { class: "text" }, terms.length && law ? said(law.name) : said(alarm.text) || alarm.condition),
+    ...terms.map((term) => element("p", { class: "numbers" },
       `${name(classId, term.quantity)}: ${word("measured")} ${number(term.measured)} ${term.unit}, `,
-      `${word("limit")} ${number(term.limit)} ${term.unit}, ${word(`margin_${term.direction}`, { n: `${number(term.margin)} ${term.unit}` })}`) : null,
+      `${word("limit")} ${number(term.limit)} ${term.unit}, ${word(`margin_${term.direction}`, { n: `${number(term.margin)} ${term.unit}` })}`)),
     reason?.counterfactual?.length ? element("p", { class: "numbers" },
       element("b", {}, `${word(reason.adjustable === false ? "normal_when" : "clears_when")}: `),
       reason.counterfactual.map((step) => change(classId, step)).join(", ")) : null,
@@ -336,7 +387,7 @@ function action(alarm, key, about, click) {
 }
 
 function change(classId, step) {
-  const percent = typeof step.change_percent === "number" ? ` (${step.change_percent > 0 ? "+" : ""}${step.change_percent.toLocaleString(state.language, { maximumFractionDigits: 1 })} %)` : "";
+  const percent = typeof step.change_percent === "number" ? ` (${step.change_percent > 0 ? "+" : ""}${step.change_percent.toLocaleString(state.language, { maximumFractionDigits: 1 })}\u00a0%)` : "";
   return `${name(classId, step.channel)} ${number(step.from)} → ${number(step.to)} ${step.unit}${percent}`;
 }
 
@@ -345,8 +396,8 @@ function drawTiles() {
   const shown = [...state.machines.values()]
     .filter((machine) => !text || [machine.machine_id, machine.name_en, machine.name_ko, machine.line, machine.cell, machine.class]
       .some((part) => part?.toLowerCase().includes(text)))
-    .sort((a, b) => (RANKS[b.severity] ?? 0) - (RANKS[a.severity] ?? 0) || a.machine_id.localeCompare(b.machine_id));
-  fill(find("tiles"), ...shown.slice(0, TILES_MAX).map((machine) => element("li", {}, element("button", {
+    .sort((a, b) => (RANKS[b.severity] ?? 0) - (RANKS[a.severity] ?? 0) || byName.compare(a.machine_id, b.machine_id));
+  fill(find("tiles"), ...shown.slice(0, TILES_MAX).map((machine) => element("li", { "data-row": machine.machine_id }, element("button", {
     type: "button", class: `tile ${machine.severity ?? ""}${machine.stale ? " stale" : ""}`, "data-key": machine.machine_id,
     "aria-pressed": machine.machine_id === state.chosen ? "true" : "false", on: { click: () => choose(machine.machine_id) },
   },
@@ -356,30 +407,39 @@ function drawTiles() {
   machine.severity ? mark(machine.severity) : null,
   machine.conditions?.length ? element("span", { class: "state" }, machine.conditions.map((id) => conditionName(machine.class, id)).join(", ")) : null))));
   const rest = shown.length - TILES_MAX;
-  find("more").textContent = shown.length === 0 ? word("no_machines") : rest > 0 ? word("more", { n: rest }) : "";
+  find("more").textContent = state.machines.size === 0 ? word("no_machines") : shown.length === 0 ? word("no_match") : rest > 0 ? word("more", { n: rest.toLocaleString(state.language) }) : "";
 }
 
 function conditionName(classId, condition) {
-  return said(state.classes.get(classId)?.laws.find((law) => law.id === condition)?.name) || condition;
+  const law = said(state.classes.get(classId)?.laws.find((law) => law.id === condition)?.name);
+  const [kind, of] = condition.split(":");
+  const sensor = `sensor_${kind}`;
+  return law || (sensor in words.en ? word(sensor, { channel: of && name(classId, of) }) : condition);
 }
 
 // --- one machine ---
 
 function choose(id) {
   state.chosen = id;
+  state.opener = document.activeElement?.dataset.key ?? null;
   find("machine").hidden = false;
   find("machine-title").textContent = machineName(id);
   find("machine-title").focus();
+  // Until its own are there, none: those of another machine would be taken for its.
+  find("charts").replaceChildren();
   history.replaceState(null, "", `#machine=${encodeURIComponent(id)}`);
-  drawTiles();
-  drawSentence();
+  drawing.machines();
   showCharts();
 }
 
 function drawSentence() {
+  if (state.chosen === null) return;
   const machine = state.machines.get(state.chosen);
-  if (!machine) return;
   find("machine-title").textContent = machineName(state.chosen);
+  if (!machine) {
+    find("sentence").textContent = word("no_such_machine");
+    return;
+  }
   const holes = {
     machine: machineName(state.chosen),
     state: [word(machine.state), machine.stale ? word("stale") : ""].filter(Boolean).join(", "),
@@ -393,14 +453,16 @@ function drawSentence() {
 }
 
 async function showCharts() {
-  const machine = state.machines.get(state.chosen);
+  const machine = state.machines?.get(state.chosen);
   if (!machine) return;
+  const seconds = Number(find("range").value);
   const channels = state.classes.get(machine.class)?.channels ?? [];
   try {
-    state.status = await ask(`/api/machines/${encodeURIComponent(machine.machine_id)}/status`);
+    const status = await ask(`/api/machines/${encodeURIComponent(machine.machine_id)}/status`);
+    state.status = status;
     drawSentence();
-    await drawCharts(find("charts"), { machine, channels, seconds: Number(find("range").value), ask, element, word, said, number, time,
-      wanted: () => state.chosen === machine.machine_id });
+    await drawCharts(find("charts"), { machine, channels, values: status.values, seconds, ask, element, word, said, number, time,
+      wanted: () => state.chosen === machine.machine_id && seconds === Number(find("range").value) });
   } catch {
     // The link tells; the next round draws.
   }
@@ -413,7 +475,7 @@ function askFor(alarm, what) {
   asked = { alarm, what };
   const shelve = what === "shelve";
   find("order-title").textContent = word(shelve ? "shelve" : "acknowledge");
-  find("order-alarm").textContent = `${machineName(alarm.machine_id)} · ${said(alarm.text) || alarm.condition}`;
+  find("order-alarm").textContent = said(alarm.text) || `${machineName(alarm.machine_id)}: ${alarm.condition}`;
   find("order-minutes-row").hidden = !shelve;
   find("order-text-word").textContent = word(shelve ? "reason" : "comment");
   find("order-text").required = shelve;
@@ -432,12 +494,16 @@ async function order(alarm, what, body) {
 async function send(event) {
   event.preventDefault();
   const text = find("order-text").value;
+  // A second press would be a second order.
+  find("order-send").disabled = true;
   const body = asked.what === "shelve" ? { reason: text, minutes: Number(find("order-minutes").value) } : { comment: text };
   try {
     await order(asked.alarm, asked.what, body);
     find("order").close();
   } catch (error) {
     find("order-error").textContent = word("failed", { why: error.message });
+  } finally {
+    find("order-send").disabled = false;
   }
 }
 
@@ -447,7 +513,8 @@ function speak() {
   document.documentElement.lang = state.language;
   for (const one of document.querySelectorAll("[data-word]")) one.textContent = word(one.dataset.word);
   for (const one of document.querySelectorAll("[data-label]")) one.setAttribute("aria-label", word(one.dataset.label));
-  find("language").textContent = word("language_short");
+  find("language").textContent = word("other_language");
+  find("language").lang = state.language === "ko" ? "en" : "ko";
   find("filter").placeholder = word("filter");
   for (const part of Object.keys(drawing)) draw(part);
   if (state.chosen) showCharts();
@@ -466,11 +533,20 @@ find("theme").addEventListener("click", () => {
 });
 find("filter").addEventListener("input", () => draw("machines"));
 find("range").addEventListener("change", showCharts);
+for (const list of document.querySelectorAll("[data-list]")) {
+  list.lastElementChild.addEventListener("click", () => {
+    const shown = state.drawn[list.dataset.list];
+    state.drawn[list.dataset.list] += ALARMS_STEP;
+    drawing.alarms();
+    list.querySelectorAll(".alarm")[shown]?.querySelector("button")?.focus();
+  });
+}
 find("close").addEventListener("click", () => {
   state.chosen = null;
   find("machine").hidden = true;
   history.replaceState(null, "", location.pathname);
   drawTiles();
+  ([...document.querySelectorAll("[data-key]")].find((one) => one.dataset.key === state.opener) ?? find("filter")).focus();
 });
 find("order-form").addEventListener("submit", send);
 find("order-cancel").addEventListener("click", () => find("order").close());
@@ -481,7 +557,9 @@ connect();
 setInterval(() => wish("ledger", 0), 3000);
 setInterval(() => wish("machines", 0), 10000);
 setInterval(showCharts, 5000);
-const named = new URLSearchParams(location.hash.slice(1)).get("machine");
-if (named) {
-  Promise.all([load.classes(), load.machines()]).then(() => choose(named), () => {});
+function chooseNamed() {
+  const named = new URLSearchParams(location.hash.slice(1)).get("machine");
+  if (named) Promise.all([load.classes(), load.machines()]).then(() => choose(named), () => {});
 }
+addEventListener("hashchange", chooseNamed);
+chooseNamed();
