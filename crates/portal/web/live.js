@@ -378,7 +378,9 @@ function drawAlarm(alarm) {
       unanswered && !alarm.notice ? action(alarm, "acknowledge", to, () => askFor(alarm, "ack")) : null,
       ["unacknowledged", "acknowledged", "returned_unacknowledged"].includes(alarm.state) && !alarm.notice
         ? action(alarm, "shelve", to, () => askFor(alarm, "shelve")) : null,
-      alarm.state === "shelved" ? action(alarm, "unshelve", to, () => order(alarm, "unshelve", {}).catch(() => wish("alarms"))) : null));
+      alarm.state === "shelved" ? action(alarm, "unshelve", to, () => order(alarm, "unshelve", {}).catch(() => wish("alarms"))) : null,
+      alarm.state === "out_of_service"
+        ? action(alarm, "return_to_service", to, () => order(alarm, "return-to-service", {}).catch(() => wish("alarms"))) : null));
 }
 
 function action(alarm, key, about, click) {
