@@ -8,6 +8,7 @@ use crate::{
     learning::Learning,
     machine::{NO_VALUE, Rare, Slab, is_usable},
     rules::{Rules, bits},
+    sensors::Watched,
 };
 use catalog::{MachineId, State};
 use scoring::{RowWindows, Verdicts, Window, WindowStats};
@@ -136,7 +137,7 @@ impl Judge<'_> {
             self.watch_quality(slab, at, moment, quality);
         }
         for place in 0..rules.stuck.len() {
-            self.watch_stuck(slab, at, moment, place, quality, settled);
+            self.watch_stuck(slab, at, moment, place, quality, Watched { settled, gap });
         }
         let withheld = if rules.steps.is_empty() { 0 } else { self.watch_steps(slab, at, moment, quality, settled) };
         self.keep_reading(slab, at, row, quality);

@@ -23,6 +23,15 @@ const UNUSUAL_US: i64 = 30 * 1_000_000;
 /// Longer than this an unusual machine is a warning.
 const UNUSUAL_WARNING_US: i64 = 10 * 60 * 1_000_000;
 
+/// How an in-order reading comes after the last.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Watched {
+    /// Its machine runs, and has settled.
+    pub(crate) settled: bool,
+    /// The time since the last is a gap.
+    pub(crate) gap: bool,
+}
+
 impl Judge<'_> {
     /// Any reading ends silence.
     pub(crate) fn clear_no_data(&mut self, slab: &mut Slab, at: usize, moment: &Moment) {
@@ -142,7 +151,8 @@ impl Judge<'_> {
         self.sensor_said(slab, at, moment, &SensorFault::Quality { channel, value })
     }
 
-    /// A gauge that says the same for too long while its machine works.
+    /// A gauge that says the same for too long while its machine works. What it said during a gap nobody knows: there the
+    /// time starts again, unless it is known to be stuck.
     pub(crate) fn watch_stuck(
         &mut self,
         slab: &mut Slab,
@@ -150,22 +160,24 @@ impl Judge<'_> {
         moment: &Moment,
         place: usize,
         quality: u128,
-        settled: bool,
+        watched: Watched,
     ) {
+        let Watched { settled, gap } = watched;
         let (channel, after_us) = self.rules.stuck[place];
         if !is_usable(Quality::of(quality, channel)) {
             return;
         }
         let value = self.batch.values[channel][moment.row];
         let same = slab.values[at * self.batch.values.len() + channel] == value;
+        let what = What::Stuck(channel as u8);
+        let starts_again = gap && slab.machines[at].standing(&what).is_none();
         let since = &mut slab.stuck_us[at * self.rules.stuck.len() + place];
         if !settled {
             *since = NEVER;
-        } else if !same || *since == NEVER {
+        } else if !same || starts_again || *since == NEVER {
             *since = moment.timestamp_us;
         }
         let for_us = if *since == NEVER { 0 } else { moment.timestamp_us.saturating_sub(*since) };
-        let what = What::Stuck(channel as u8);
         if !same {
             if slab.machines[at].trouble.is_some() {
                 self.clear(slab, at, moment, &what, ClearedBy::GoodValue);

@@ -255,6 +255,16 @@ fn a_gauge_that_says_the_same_is_stuck_while_its_machine_runs() {
 }
 
 #[test]
+fn two_equal_readings_across_an_outage_are_no_stuck_gauge() {
+    let oven = || class("stuck_after = \"3s\"", "");
+    // 5 s between two readings are no gap, 6 s are one: the time starts again behind it.
+    check(oven(), "1:5 6:5", "6 raised stuck:temp warning");
+    check(oven(), "1:5 2:5 8:5 9:5 10:5 11:5", "11 raised stuck:temp warning");
+    check(oven(), "1:5 3600:5 3601:5 3602:6", "");
+    check(oven(), "1:5 2:5 3:5 4:5 3600:5 3601:6", "4 raised stuck:temp warning, 3601 cleared stuck:temp warning");
+}
+
+#[test]
 fn a_spike_is_withheld_from_laws_with_an_on_delay() {
     let oven = |on_delay: &str| class("max_step = 10", &one_level(&format!("on_delay = \"{on_delay}\"")));
     let effects = check(oven("1s"), "1:79 2:99 3:79 4:80", "");
