@@ -1,6 +1,6 @@
 //! Detect: the same alerts whatever happens between judging and commit.
 
-use crate::room::{Open, Room, line, records, soon};
+use crate::room::{Open, Room, line, open_bus_keeping, records, soon};
 use bus::Outgoing;
 use catalog::{MachineId, MachineSettings};
 use services::detect::{self, Error, Parts};
@@ -223,6 +223,58 @@ async fn a_replay_switches_the_catalogue_where_it_was_switched() {
     open.bus.send(load(64..126, 40.0)).await.unwrap();
     running.pass(&open).await;
     assert_eq!(alerts(&open).await.len(), before.len() + 1, "m-01 is cleared");
+    running.stop().await;
+}
+
+/// Of one machine, in the order of its readings: what happened to which condition.
+async fn told(open: &Open, machine: &str) -> Vec<(i64, wire::Kind, String, wire::AlertId)> {
+    let query = AlertQuery { limit: 500, machine_id: Some(machine.to_owned()), ..AlertQuery::default() };
+    let rows = open.store.alerts(query).await.unwrap().rows.into_iter().rev();
+    let second = |alert: &wire::Alert| alert.timestamp / 1_000_000 - crate::room::T0;
+    rows.map(|alert| (second(&alert), alert.kind, alert.condition.clone(), alert.condition_id)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_snapshots_what_stands_by_the_history_is_cleared_under_its_own_id() {
+    let room = Room::new();
+    let open = room.open();
+    let mut running = start(&room, &open);
+    open.bus.send(load(0..3, 70.0)).await.unwrap();
+    running.pass(&open).await;
+    let raised = [told(&open, "m-00").await[0].3, told(&open, "m-01").await[0].3];
+    running.stop().await;
+    let saved = open.bus.ends();
+    open.close().await;
+    // Of m-00 nothing is left but the alert, of m-01 a part of the readings that raised it.
+    let open = Open {
+        bus: open_bus_keeping(&room.folder.path().join("bus.db"), 1),
+        store: store::Store::open(&room.folder.path().join("store.db")).unwrap(),
+    };
+    open.bus.hold("detect", &saved);
+    let rest: Vec<String> = (3..6).map(|second| line("m-01", second, 70.0)).collect();
+    let mut rest = records(&rest);
+    rest.iter_mut().for_each(|record| record.arrived_us += 10);
+    open.bus.send(rest).await.unwrap();
+    assert_eq!(open.bus.begins(), saved, "the bus has dropped what a snapshot knows");
+    let mut running = start(&room, &open);
+    running.pass(&open).await;
+    running.stop().await;
+    for partition in 0..wire::READINGS_PARTITIONS {
+        open.store.drop_slabs(partition).await.unwrap();
+    }
+    let mut running = start(&room, &open);
+    running.pass(&open).await;
+    open.bus.send(load(6..8, 70.0)).await.unwrap();
+    open.bus.send(load(8..80, 40.0)).await.unwrap();
+    open.bus.send(load(80..81, 70.0)).await.unwrap();
+    running.pass(&open).await;
+    for (machine, raised) in ["m-00", "m-01"].into_iter().zip(raised) {
+        let told = told(&open, machine).await;
+        let of = |kind, second| (second, kind, "power_failure".to_owned(), raised);
+        assert_eq!(told[..2], [of(wire::Kind::Raised, 0), of(wire::Kind::Cleared, 68)], "{machine}: {told:?}");
+        assert_eq!((told.len(), told[2].0, told[2].1), (3, 80, wire::Kind::Raised), "{machine}: {told:?}");
+        assert_ne!(told[2].3, raised);
+    }
     running.stop().await;
 }
 

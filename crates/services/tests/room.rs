@@ -45,10 +45,15 @@ impl Room {
 }
 
 pub fn open_bus(path: &Path) -> Bus {
+    open_bus_keeping(path, i64::MAX)
+}
+
+/// A bus that drops what is older and needed by nobody.
+pub fn open_bus_keeping(path: &Path, retention_us: i64) -> Bus {
     Bus::open(bus::Options {
         path: path.to_owned(),
         partitions: READINGS_PARTITIONS,
-        retention_us: i64::MAX,
+        retention_us,
         retention_bytes: 1 << 30,
     })
     .unwrap()

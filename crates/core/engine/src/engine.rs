@@ -3,7 +3,7 @@
 use crate::{
     Effects, Input,
     alert::{Desk, Moment, Reading},
-    condition::{Condition, NEVER, What},
+    condition::{NEVER, What},
     index::{Index, NOBODY},
     judge::Judge,
     learning::Learning,
@@ -13,10 +13,10 @@ use crate::{
     sensors,
     switch::Changes,
 };
-use catalog::{Catalogue, Class, ClassChoice, MachineId, Severity};
+use catalog::{Catalogue, Class, ClassChoice, MachineId};
 use scoring::{Settings, Verdicts};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
-use wire::{AlertId, ErrorCode, Marker, Quality, ReadingBatch, Reject, Span};
+use wire::{ErrorCode, Marker, Quality, ReadingBatch, Reject, Span};
 
 /// Rows whose machines are brought near together, and from how many machines on that is worth while.
 const NEAR: usize = 16;
@@ -125,29 +125,8 @@ impl Engine {
         (self.seen.len(), slabs + names)
     }
 
-    /// A `no_data` that stands in the history since before this engine: its machine's next reading clears it. Nothing
-    /// where the machine is unknown, has talked since, or the engine knows already.
-    pub fn recall_no_data(&mut self, machine: &str, condition_id: AlertId, started_us: i64) {
-        let Some(found) = self.index.find(&self.slabs, machine) else { return };
-        let (slab, at) = place(found);
-        let slab = &mut self.slabs[slab];
-        let machine = &mut slab.machines[at];
-        if machine.last_us != started_us || machine.standing(&What::NoData).is_some() {
-            return;
-        }
-        slab.changed = true;
-        machine.trouble().stand(Condition {
-            what: What::NoData,
-            id: condition_id,
-            severity: Severity::Warning,
-            started_us,
-            suspended: false,
-            found_late: false,
-        });
-    }
-
     /// Place of a class, compiled at first need: as the catalogue has it, else as the batch brings it.
-    fn kind(&mut self, class: &Arc<Class>) -> usize {
+    pub(crate) fn kind(&mut self, class: &Arc<Class>) -> usize {
         if let Some(kind) = self.kind_of.get(&class.id) {
             return *kind;
         }
@@ -317,7 +296,8 @@ fn refuse_class(judge: &mut Judge<'_>, moment: &Moment, has: &str) {
     ));
 }
 
-fn add_machine(
+/// Adds a machine of which nothing is known.
+pub(crate) fn add_machine(
     rules: &Rules,
     kind: usize,
     slabs: &mut Vec<Slab>,

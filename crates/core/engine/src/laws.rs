@@ -12,7 +12,7 @@ use scoring::{ClearedBy, cleared_text, explain_law, suspended_text};
 use wire::Kind;
 
 /// An alert whose event time lies further behind its arrival was found late.
-const FOUND_LATE_US: i64 = 5 * 60 * 1_000_000;
+pub(crate) const FOUND_LATE_US: i64 = 5 * 60 * 1_000_000;
 
 /// What the laws say of a row, where they apply. Bits are slots.
 #[derive(Debug, Clone, Copy)]

@@ -13,6 +13,7 @@ mod learning;
 mod live;
 mod machine;
 mod order;
+mod recall;
 mod rules;
 mod sensors;
 mod snapshot;

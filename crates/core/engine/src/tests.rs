@@ -385,6 +385,31 @@ fn silence_that_stood_before_a_restart_ends_with_the_next_reading() {
 }
 
 #[test]
+fn an_engine_without_its_past_lets_what_the_history_knows_stand() {
+    let of = || class("", &one_level("off_delay = \"2s\""));
+    let (_, before) = play(of(), "1:85 n.1:5b p.1:85");
+    let catalogue = catalogue(of());
+    let oven = Arc::clone(catalogue.class("oven").unwrap());
+    let mut engine = Engine::new(3, catalogue);
+    let mut effects = Effects::default();
+    engine.silent_below(6);
+    // What is left of the bus raises m under another id, o without anybody having been told, and shows nothing of n and p.
+    engine.apply(Input::Readings(&batch(&oven, 4, &["2:85", "o.2:85"])), &mut effects);
+    engine.recall(&before.alerts);
+    let after = ["3:70", "n.3:5", "o.3:85", "p.3:85", "4:70", "5:70", "p.5:70", "p.7:70"];
+    engine.apply(Input::Readings(&batch(&oven, 6, &after)), &mut effects);
+    assert_eq!(
+        told(&effects.alerts),
+        "3 cleared quality:temp warning, 3 raised hot warning, 5 cleared hot warning, 7 cleared hot warning"
+    );
+    let ids = |alerts: &[Alert]| alerts.iter().map(|alert| alert.condition_id).collect::<Vec<_>>();
+    let [m, n, p] = ids(&before.alerts)[..] else { panic!("three stand") };
+    let found = ids(&effects.alerts);
+    assert_eq!([found[0], found[2], found[3]], [n, m, p]);
+    assert!(engine.live("m").unwrap().conditions.is_empty());
+}
+
+#[test]
 fn a_machine_keeps_its_class() {
     let catalogue = Arc::new(Catalogue::builtin());
     let mut engine = Engine::new(0, Arc::clone(&catalogue));

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 use store::Step;
-use wire::AlertId;
+use wire::Alert;
 
 /// A catalogue that takes effect at an offset.
 #[derive(Debug, Clone)]
@@ -68,17 +68,17 @@ pub(super) struct Lane {
     rows_unsaved: u64,
     /// A record came, or silence was found, since the state was saved.
     changed: bool,
-    /// `no_data` that stands by the history, for the engine once it has been given everything below `recall_at`: silence
-    /// is not on the bus, so no replay gives it again.
-    recall: Vec<Recall>,
+    /// What stands by the history, for the engine once it has been given everything below `recall_at`.
+    recall: Option<Recall>,
     recall_at: i64,
 }
 
-/// A `no_data` that stands.
-pub(super) struct Recall {
-    pub(super) machine: String,
-    pub(super) condition_id: AlertId,
-    pub(super) started_us: i64,
+/// What stands by the history, each condition by its last alert.
+pub(super) enum Recall {
+    /// `no_data`: silence is not on the bus, so no replay gives it again.
+    Silence(Vec<Alert>),
+    /// Everything: the replay saw only the end of what led to it.
+    All(Vec<Alert>),
 }
 
 impl Lane {
@@ -110,22 +110,33 @@ impl Lane {
             saved_at: Instant::now() + Duration::from_secs(5) * u32::from(partition),
             rows_unsaved: 0,
             changed: next < position,
-            recall: Vec::new(),
+            recall: None,
             recall_at: position,
         }
     }
 
     /// Names what stands by the history, before anything is applied.
-    pub(super) fn recall(&mut self, standing: Vec<Recall>) {
-        self.recall = standing;
+    pub(super) fn recall(&mut self, standing: Recall) {
+        self.recall = Some(standing);
         self.recall_before(self.next);
     }
 
     /// The replay is over where the next record lies at or above the position at which it began.
     fn recall_before(&mut self, offset: i64) {
-        if offset >= self.recall_at {
-            for Recall { machine, condition_id, started_us } in self.recall.drain(..) {
-                self.engine.recall_no_data(&machine, condition_id, started_us);
+        if offset < self.recall_at {
+            return;
+        }
+        match self.recall.take() {
+            None => {}
+            Some(Recall::Silence(standing)) => {
+                for alert in standing {
+                    self.engine.recall_no_data(&alert.machine_id, alert.condition_id, alert.started_at);
+                }
+            }
+            Some(Recall::All(standing)) => {
+                self.engine.recall(&standing);
+                self.touched = self.engine.machines().into_iter().collect();
+                self.changed = true;
             }
         }
     }

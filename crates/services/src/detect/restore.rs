@@ -12,7 +12,7 @@ use std::{
 };
 use store::{Activation, Store};
 use tokio::task::JoinSet;
-use wire::{Alert, READINGS_PARTITIONS, READINGS_TOPIC};
+use wire::{READINGS_PARTITIONS, READINGS_TOPIC};
 
 /// The condition that no reading raises.
 const NO_DATA: &str = "no_data";
@@ -37,25 +37,22 @@ pub(super) async fn lanes(parts: &Parts, current: Arc<Catalogue>) -> Result<Vec<
 async fn lane(store: Store, current: Arc<Catalogue>, partition: u16, position: i64, begin: i64) -> Result<Lane, Error> {
     let mut past = Past { activations: store.activations(partition).await?, known: BTreeMap::new(), store };
     past.known.insert(current.hash().to_owned(), current.clone());
-    let standing = past.store.standing_on(partition).await?;
-    let (engine, from) = match past.saved(partition, position).await? {
-        Some(engine) => {
-            let from = engine.replay_from();
-            (engine, from)
-        }
-        None => {
-            let from = begin.min(position);
-            if from > 0 {
-                let standing = standing.len();
-                tracing::warn!(
-                    partition,
-                    "the state of partition {partition} is rebuilt from what is left of the bus, from {READINGS_TOPIC} {from} \
-                     on; {standing} conditions stand by the history"
-                );
-            }
-            (Engine::new(partition, past.in_force(from, &current).await?), from)
-        }
+    let mut standing = past.store.standing_on(partition).await?;
+    let saved = past.saved(partition, position).await?;
+    let from = saved.as_ref().map_or(begin.min(position), Engine::replay_from);
+    let is_whole = saved.is_some() || from == 0;
+    let engine = match saved {
+        Some(engine) => engine,
+        None => Engine::new(partition, past.in_force(from, &current).await?),
     };
+    if !is_whole {
+        let standing = standing.len();
+        tracing::warn!(
+            partition,
+            "the state of partition {partition} is rebuilt from what is left of the bus, from {READINGS_TOPIC} {from} on; \
+             {standing} conditions stand by the history"
+        );
+    }
     let catalogue = past.in_force(from, &current).await?;
     let mut switches = VecDeque::new();
     let later: Vec<Activation> =
@@ -65,13 +62,12 @@ async fn lane(store: Store, current: Arc<Catalogue>, partition: u16, position: i
     }
     let recorded = past.activations.last().is_some_and(|last| last.catalogue_hash == current.hash());
     let mut lane = Lane::new(partition, engine, catalogue, switches, position, from);
-    let silent = standing.into_iter().filter(|alert| alert.condition == NO_DATA);
-    let recall = |alert: Alert| Recall {
-        machine: alert.machine_id,
-        condition_id: alert.condition_id,
-        started_us: alert.started_at,
-    };
-    lane.recall(silent.map(recall).collect());
+    lane.recall(if is_whole {
+        standing.retain(|alert| alert.condition == NO_DATA);
+        Recall::Silence(standing)
+    } else {
+        Recall::All(standing)
+    });
     if !recorded {
         lane.activate(&current);
     }
