@@ -410,6 +410,17 @@ fn an_engine_without_its_past_lets_what_the_history_knows_stand() {
 }
 
 #[test]
+fn shares_are_unknown_until_something_is_normal() {
+    let shares = |script: &str| {
+        let (_, effects) = play(class("", &one_level("")), script);
+        let contributions = &effects.alerts.last().expect("it is raised").reason.contributions;
+        contributions.iter().map(|part| (part.normal_low.is_some(), part.share)).collect::<Vec<_>>()
+    };
+    assert_eq!(shares("1:85"), [(false, None)]);
+    assert_eq!(shares(&format!("{} 200:85", run(1, 150, 5))), [(true, Some(1.0))]);
+}
+
+#[test]
 fn a_machine_keeps_its_class() {
     let catalogue = Arc::new(Catalogue::builtin());
     let mut engine = Engine::new(0, Arc::clone(&catalogue));

@@ -177,7 +177,9 @@ fn check_reason(alert: &Alert, json: &Value, at: &str) {
         let broken = reason.terms.first().unwrap_or_else(|| panic!("{at}: a law is raised by its terms"));
         assert!(broken.margin >= 0.0 && alert.score >= 0.0, "{at}");
     }
-    assert!(reason.contributions.iter().all(|part| (0.0..=1.0).contains(&part.share)), "{at}");
+    let shares: Vec<f64> = reason.contributions.iter().filter_map(|part| part.share).collect();
+    assert!(shares.iter().all(|share| (0.0..=1.0).contains(share)) && shares.iter().sum::<f64>() < 1.0 + 1e-9, "{at}");
+    assert!(shares.is_empty() || shares.len() == reason.contributions.len() && shares[0] > 0.0, "{at}");
     assert!(reason.contributions.is_sorted_by(|one, next| one.share >= next.share), "{at}: largest share first");
     let reading = &json["reading"];
     let may_lack = matches!(alert.condition.split(':').next(), Some("refused" | "no_data"));

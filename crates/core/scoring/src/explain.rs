@@ -97,7 +97,7 @@ pub fn explain_learned(evidence: &Evidence<'_>, fit: &Fit, score: f64, threshold
     let contributions: Vec<Contribution> = shares
         .into_iter()
         .take(CONTRIBUTIONS)
-        .map(|(channel, share)| contribution(evidence, &present, Quantity::Channel(channel), share))
+        .map(|(channel, share)| contribution(evidence, &present, Quantity::Channel(channel), Some(share)))
         .collect();
     let text = phrases::learned_text(evidence, score, threshold, contributions.first(), changed.as_ref());
     let reason = Reason {
@@ -191,9 +191,13 @@ fn steps(class: &Class, changed: Option<&Counterfactual>) -> Vec<CounterfactualS
     changed.iter().flat_map(|changed| &changed.steps).map(step).collect()
 }
 
-/// To two decimals; none for temperatures and from 0.
+/// To two decimals, as it is where that would be nothing; none for temperatures and from 0.
 pub(crate) fn change_percent(unit: &str, from: f64, to: f64) -> Option<f64> {
-    (!is_temperature(unit) && from != 0.0).then(|| ((to - from) / from.abs() * 10_000.0).round() / 100.0)
+    (!is_temperature(unit) && from != 0.0).then(|| {
+        let percent = (to - from) / from.abs() * 100.0;
+        let rounded = (percent * 100.0).round() / 100.0;
+        if rounded == 0.0 { percent } else { rounded }
+    })
 }
 
 /// The law's quantities and the most unusual others, largest share first.
@@ -217,7 +221,7 @@ fn contributions(evidence: &Evidence<'_>, present: &Present, of_law: &[Quantity]
         }
         is_told
     });
-    let share = |part: f64| if sum > 0.0 { part / sum } else { 0.0 };
+    let share = |part: f64| (sum > 0.0).then(|| part / sum);
     parts.into_iter().map(|(quantity, part)| contribution(evidence, present, quantity, share(part))).collect()
 }
 
@@ -230,7 +234,7 @@ fn squared_distance(evidence: &Evidence<'_>, present: &Present, quantity: Quanti
     distance * distance
 }
 
-fn contribution(evidence: &Evidence<'_>, present: &Present, quantity: Quantity, share: f64) -> Contribution {
+fn contribution(evidence: &Evidence<'_>, present: &Present, quantity: Quantity, share: Option<f64>) -> Contribution {
     let normal = (evidence.normal)(quantity);
     Contribution {
         quantity: evidence.class.quantity_id(quantity).to_owned(),

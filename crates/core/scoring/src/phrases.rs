@@ -46,6 +46,7 @@ phrases! {
     SET_ALL: "{steps} clear it.", "해제 조건: {steps}.";
     REPLACE: "Replacing the part ({steps}) clears it.", "해제 조건: 부품 교체({steps}).";
     STEP: "{channel} {from} -> {to}", "{channel} {from} → {to}";
+    TINY: "(<{percent})", "({percent} 미만)";
     FREE: "Returns to normal when {steps}.", "{steps} 정상 복귀합니다.";
     RISES: "{channel} rises from {from} to {to}", "{channel:이} {from}에서 {to}까지 올라가면";
     RISES_AND: "{channel} rises from {from} to {to}", "{channel:이} {from}에서 {to}까지 올라가고";
@@ -211,10 +212,10 @@ fn changed_text(class: &Class, changed: &Counterfactual) -> Word {
                 Way::Free => same(channel_measure(channel, from)),
                 _ => same(number(from, usize::from(channel.scale))),
             };
-            let mut to_text = channel_measure(channel, to);
+            let mut to_text = same(channel_measure(channel, to));
             if let (Way::Set, Some(percent)) = (changed.way, change_percent(&channel.unit, from, to)) {
-                let sign = if percent > 0.0 { "+" } else { "" };
-                to_text += &format!(" ({sign}{} %)", number(percent, 1));
+                let percent = percent_text(percent);
+                to_text = join(&[to_text, percent], " ", " ");
             }
             let phrase = match (changed.way, step.to.cmp(&step.from), nth == last) {
                 (Way::Set | Way::Replace, ..) => &STEP,
@@ -225,7 +226,7 @@ fn changed_text(class: &Class, changed: &Counterfactual) -> Word {
                 (Way::Free, std::cmp::Ordering::Equal, true) => &STAYS,
                 (Way::Free, std::cmp::Ordering::Equal, false) => &STAYS_AND,
             };
-            fill(phrase, &[("channel", &name), ("from", &from_text), ("to", &same(to_text))])
+            fill(phrase, &[("channel", &name), ("from", &from_text), ("to", &to_text)])
         })
         .collect();
     let between = if changed.way == Way::Free { " " } else { ", " };
@@ -236,6 +237,16 @@ fn changed_text(class: &Class, changed: &Counterfactual) -> Word {
         Way::Free => &FREE,
     };
     fill(phrase, &[("steps", &join(&steps, " and ", between))])
+}
+
+/// `(+14.2 %)`; a change is never told as none.
+fn percent_text(percent: f64) -> Word {
+    let text = number(percent, 1);
+    if text == "0" && percent != 0.0 {
+        return fill(&TINY, &[("percent", &same("0.1 %"))]);
+    }
+    let sign = if percent > 0.0 { "+" } else { "" };
+    same(format!("({sign}{text} %)"))
 }
 
 /// Which sensor condition.
@@ -527,6 +538,28 @@ mod tests {
         check(time(5_400_000_000), "1 h 30 min", "1시간 30분");
         check(time(31_250_000), "31.2 s", "31.2초");
         check(time(59_960_000), "1 min", "1분");
+    }
+
+    #[test]
+    fn a_tiny_change_is_not_told_as_none() {
+        let mill = class("mill");
+        let torque = |from, to| {
+            let steps = vec![crate::counterfactual::Step { channel: 3, from, to }];
+            changed_text(&mill, &Counterfactual { steps, way: Way::Set })
+        };
+        check(
+            torque(4280, 4281),
+            "Torque 42.8 -> 42.81 Nm (<0.1 %) clears it.",
+            "해제 조건: 토크 42.8 → 42.81 Nm (0.1 % 미만).",
+        );
+        check(
+            torque(4280, 4277),
+            "Torque 42.8 -> 42.77 Nm (-0.1 %) clears it.",
+            "해제 조건: 토크 42.8 → 42.77 Nm (-0.1 %).",
+        );
+        let tiny = change_percent("Nm", 100.0, 100.001).expect("from something");
+        assert!(tiny > 0.0 && tiny < 0.0011, "{tiny}");
+        assert_eq!(change_percent("Nm", 3.0, 4.0), Some(33.33));
     }
 
     #[test]

@@ -169,8 +169,8 @@ pub struct Contribution {
     /// Mean - 2 sd of this machine's unbroken readings; null before there are any.
     pub normal_low: Option<f64>,
     pub normal_high: Option<f64>,
-    /// Squared distance in sd over their sum; 0 to 1.
-    pub share: f64,
+    /// Squared distance in sd over their sum; 0 to 1. Null while nothing is known to be unusual: no normal, or all at it.
+    pub share: Option<f64>,
 }
 
 /// One channel to move.

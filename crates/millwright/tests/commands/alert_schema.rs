@@ -51,7 +51,7 @@ fn whole() -> Alert {
                 unit: "Nm".into(),
                 normal_low: Some(20.0),
                 normal_high: None,
-                share: 0.5,
+                share: Some(0.5),
             }],
             counterfactual: vec![CounterfactualStep {
                 channel: "torque_nm".into(),
