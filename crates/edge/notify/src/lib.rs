@@ -86,20 +86,64 @@ impl Notifier {
 }
 
 fn log(key: Uuid, message: &Message) {
-    let Message { machine_id, condition, severity, kind, text, action, .. } = message;
-    let action = |of: fn(&wire::AlertText) -> &String| {
-        action.as_ref().map_or(String::new(), |action| format!(" -> {}", of(action)))
-    };
+    let Message { machine_id, condition, severity, kind, .. } = message;
     tracing::warn!(
         machine.id = %machine_id,
         condition,
         severity,
         kind,
         notification.id = %key,
-        "alarm {machine_id}: {}{} / 알람 {machine_id}: {}{}",
-        text.en,
-        action(|action| &action.en),
-        text.ko,
-        action(|action| &action.ko),
+        "{}",
+        line(message),
     );
+}
+
+/// Both languages in one line. An alert's own text begins with its machine and says what to do; any other is given both.
+fn line(message: &Message) -> String {
+    let Message { machine_id, text, action, .. } = message;
+    let said = |text: &str, action: Option<&str>| {
+        let machine = if text.starts_with(machine_id.as_str()) { String::new() } else { format!("{machine_id}: ") };
+        let action = action.filter(|action| !text.contains(*action));
+        format!("{machine}{text}{}", action.map_or(String::new(), |action| format!(" -> {action}")))
+    };
+    let en = said(&text.en, action.as_ref().map(|action| &*action.en));
+    let ko = said(&text.ko, action.as_ref().map(|action| &*action.ko));
+    format!("alarm {en} / 알람 {ko}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(en: &str, ko: &str, told: &str) {
+        let of = |en: &str, ko: &str| wire::AlertText { en: en.into(), ko: ko.into() };
+        let message = Message {
+            machine_id: "m-1".into(),
+            condition: "overstrain".into(),
+            failure_type: "Overstrain".into(),
+            severity: "critical".into(),
+            priority: Some(2),
+            kind: "raised".into(),
+            state: "unacknowledged".into(),
+            timestamp: "2025-11-07T15:10:01Z".into(),
+            text: of(en, ko),
+            action: Some(of("Reduce the torque", "토크를 낮추십시오")),
+            alert: None,
+        };
+        assert_eq!(line(&message), told);
+    }
+
+    #[test]
+    fn a_line_names_the_machine_and_the_action_once() {
+        check(
+            "m-1: Overstrain, critical. Reduce the torque",
+            "m-1: 공구 과부하, 위험. 조치: 토크를 낮추십시오",
+            "alarm m-1: Overstrain, critical. Reduce the torque / 알람 m-1: 공구 과부하, 위험. 조치: 토크를 낮추십시오",
+        );
+        check(
+            "still standing",
+            "지속 중",
+            "alarm m-1: still standing -> Reduce the torque / 알람 m-1: 지속 중 -> 토크를 낮추십시오",
+        );
+    }
 }
