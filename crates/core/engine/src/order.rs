@@ -105,7 +105,7 @@ enum Held {
 }
 
 /// Identities ahead of the newest in-order reading that are kept where nothing ever passes them: a machine whose clock
-/// runs ahead moves no watermark, and its memory would grow for ever. 1 MiB a machine, 18 hours of a reading a second;
+/// runs ahead moves no watermark, and its memory would grow for ever. 1 MiB of them a machine, 18 hours of a reading a second;
 /// the one of the earliest event time goes first, and what repeats it counts as a reading of its own. Detect and ingest
 /// hold the same, since both hold them here.
 const AHEAD_MOST: usize = 1 << 16;
