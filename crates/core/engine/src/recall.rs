@@ -36,8 +36,9 @@ impl Engine {
 
     /// Lets exactly these conditions stand, each by its last alert, of an engine that was given only the end of what led
     /// to them. Nothing is told: what stands is cleared under the id under which it was raised, and what stands by those
-    /// readings alone is raised when one says so again.
-    pub fn recall(&mut self, standing: &[Alert]) {
+    /// readings alone is raised when one says so again. What lies below `offset` was given, or is gone.
+    pub fn recall(&mut self, standing: &[Alert], offset: i64) {
+        self.next_offset = self.next_offset.max(offset);
         for slab in &mut self.slabs {
             for trouble in slab.machines.iter_mut().filter_map(|machine| machine.trouble.as_deref_mut()) {
                 slab.changed |= !trouble.conditions.is_empty();

@@ -395,9 +395,10 @@ fn an_engine_without_its_past_lets_what_the_history_knows_stand() {
     engine.silent_below(6);
     // What is left of the bus raises m under another id, o without anybody having been told, and shows nothing of n and p.
     engine.apply(Input::Readings(&batch(&oven, 4, &["2:85", "o.2:85"])), &mut effects);
-    engine.recall(&before.alerts);
+    engine.recall(&before.alerts, 8);
+    assert_eq!(engine.next_offset(), 8, "a snapshot from here on needs nothing that is gone");
     let after = ["3:70", "n.3:5", "o.3:85", "p.3:85", "4:70", "5:70", "p.5:70", "p.7:70"];
-    engine.apply(Input::Readings(&batch(&oven, 6, &after)), &mut effects);
+    engine.apply(Input::Readings(&batch(&oven, 8, &after)), &mut effects);
     assert_eq!(
         told(&effects.alerts),
         "3 cleared quality:temp warning, 3 raised hot warning, 5 cleared hot warning, 7 cleared hot warning"

@@ -134,7 +134,7 @@ impl Lane {
                 }
             }
             Some(Recall::All(standing)) => {
-                self.engine.recall(&standing);
+                self.engine.recall(&standing, self.recall_at);
                 self.touched = self.engine.machines().into_iter().collect();
                 self.changed = true;
             }
