@@ -21,13 +21,18 @@ pub struct Cli {
 pub enum Output {
     /// For people.
     Text,
-    /// One JSON document.
+    /// One JSON document; of `up` one a line.
     Json,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run everything in this one process: intake, history, detection, alarms, HTTP, and a simulated plant.
+    #[command(
+        after_help = "With --output json each line on stdout is a document with a `type`: `ready` once it is ready (url, \
+ready_ms, data_dir, plant);\n`replayed` at the end of --replay (file, rows, stored, duplicate, refused, late, and what \
+`evaluate` says of the file as `evaluation`,\nor null and why as `error`). Alarms as they come: GET /api/events."
+    )]
     Up(UpArgs),
     /// Write a simulated plant's readings to a file, to stdout, or to a running instance.
     #[command(after_help = "Examples:\n  millwright simulate --machines 3 --seconds 60 > readings.jsonl\n  \

@@ -185,13 +185,24 @@ impl Up {
                 let replayed = match &mut paced {
                     Some(terminal) => tokio::select! {
                         replayed = replaying => replayed,
-                        () = terminal.tell_alarms() => Ok(()),
+                        () = terminal.tell_alarms() => Ok(None),
                     },
                     None => replaying.await,
                 };
-                if let Err(error) = replayed {
+                if let Some(terminal) = &mut paced {
+                    // The table sums up what stands above it.
+                    terminal.tell_waiting().await;
+                }
+                match replayed {
+                    Ok(table) => say(&table.unwrap_or_default()),
                     // What was replayed so far is there to be looked at.
-                    crate::failure::tell(&error, false);
+                    Err(error) => {
+                        crate::failure::tell(&error, false);
+                        if self.output == Output::Json {
+                            let error = format!("{error:#}");
+                            say(&format!("{}\n", serde_json::json!({ "type": "replayed", "error": error })));
+                        }
+                    }
                 }
                 terminal = paced.unwrap_or_else(|| follow::Terminal::new(&store, &self.config, self.output));
             }
@@ -242,7 +253,7 @@ impl Up {
                 let url = format!("http://{address}");
                 format!(
                     "{}\n",
-                    serde_json::json!({ "url": url, "ready_ms": ms, "data_dir": folder.to_string(), "plant": plant })
+                    serde_json::json!({ "type": "ready", "url": url, "ready_ms": ms, "data_dir": folder.to_string(), "plant": plant })
                 )
             }
             Output::Text => {

@@ -49,16 +49,25 @@ impl Terminal {
 
     /// Tells alarms as they come; it goes on where it was dropped.
     pub(super) async fn tell_alarms(&mut self) {
-        let Some(language) = self.language else { return std::future::pending().await };
         let mut grown = self.store.outbox_grown();
         loop {
+            // Before the read: what is committed after it wakes the wait below.
             grown.borrow_and_update();
+            self.tell_waiting().await;
+            if self.language.is_none() {
+                return std::future::pending().await;
+            }
+            if grown.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Tells what has come so far.
+    pub(super) async fn tell_waiting(&mut self) {
+        while let Some(language) = self.language {
             match self.store.outbox_after(self.position, PAGE).await {
-                Ok(page) if page.is_empty() => {
-                    if grown.changed().await.is_err() {
-                        return;
-                    }
-                }
+                Ok(page) if page.is_empty() => return,
                 Ok(page) => {
                     for (at, json) in page {
                         self.position = at;
@@ -68,7 +77,7 @@ impl Terminal {
                 }
                 Err(error) => {
                     tracing::warn!("alarms are no longer told on the terminal: {error}");
-                    return std::future::pending().await;
+                    self.language = None;
                 }
             }
         }

@@ -1,6 +1,5 @@
 //! A file onto the bus of this process, and what came of it.
 
-use super::say;
 use crate::{
     cli::{Output, Speed, UpArgs},
     config::Config,
@@ -73,8 +72,14 @@ impl Source {
         self.notifies
     }
 
-    /// Sends the file, waits until all of it is stored and judged, and tells what was found.
-    pub(super) async fn run(self, whole: Whole<'_>, output: Output, stop: &CancellationToken) -> Result<()> {
+    /// Sends the file, waits until all of it is stored and judged, and gives what was found, to be told; `None` where
+    /// `stop` came first.
+    pub(super) async fn run(
+        self,
+        whole: Whole<'_>,
+        output: Output,
+        stop: &CancellationToken,
+    ) -> Result<Option<String>> {
         let Source { file, request, speed, .. } = self;
         let (speed, rows) = match speed {
             Speed::Max => (replay::Speed::Max, ROWS),
@@ -88,21 +93,31 @@ impl Source {
         bar.end();
         let sent = sent.context("replay the file")?;
         if sent.stopped || !whole.wait_for(whole.bus.ends(), stop).await {
-            return Ok(());
+            return Ok(None);
         }
         let Appended { stored, duplicate, late, .. } = whole.tally.of(replay::SOURCE);
         let refused = sent.rejects + whole.tally.of(replay::SOURCE).rejected;
-        if output == Output::Json {
-            return Ok(());
-        }
         let name = request.readings.display().to_string();
-        let table = tokio::task::spawn_blocking(move || evaluate(&request)).await.context("compare with the labels")?;
-        say(&format!(
-            "{name} is replayed: {} rows; {stored} stored, {duplicate} duplicate, {refused} refused; {late} late, and late rows were not judged\n{}",
-            sent.readings + sent.rejects,
-            table.map_or_else(|error| format!("  {error:#}\n"), |report| report.table()),
-        ));
-        Ok(())
+        let report =
+            tokio::task::spawn_blocking(move || evaluate(&request)).await.context("compare with the labels")?;
+        let rows = sent.readings + sent.rejects;
+        Ok(Some(match output {
+            Output::Text => format!(
+                "{name} is replayed: {rows} rows; {stored} stored, {duplicate} duplicate, {refused} refused; {late} late, and late rows were not judged\n{}",
+                report.map_or_else(|error| format!("  {error:#}\n"), |report| report.table()),
+            ),
+            Output::Json => {
+                let (evaluation, error) = match report {
+                    Ok(report) => (Some(report.json()), None),
+                    Err(error) => (None, Some(format!("{error:#}"))),
+                };
+                let document = serde_json::json!({
+                    "type": "replayed", "file": name, "rows": rows, "stored": stored, "duplicate": duplicate,
+                    "refused": refused, "late": late, "evaluation": evaluation, "error": error,
+                });
+                format!("{document}\n")
+            }
+        }))
     }
 }
 

@@ -318,15 +318,15 @@ fn the_seeds_paths_and_the_documents_of_the_api() {
     assert!(up.greeting.iter().any(|line| line.contains("http://127.0.0.1")));
 }
 
-#[test]
-fn a_replayed_file_ends_with_the_table_of_its_labels() {
-    let sample = tempfile::tempdir().unwrap();
-    let file = sample.path().join("mill.csv");
+/// Two hundred rows of a mill, some broken, in a file of their own.
+fn labelled(broken: impl Fn(u32) -> bool) -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mill.csv");
     let mut text = String::from(
         "Type,Air temperature [K],Process temperature [K],Rotational speed [rpm],Torque [Nm],Tool wear [min],Machine failure,PWF\n",
     );
     for row in 0..200 {
-        let broken = row % 50 == 49;
+        let broken = broken(row);
         text += &format!(
             "M,298.1,308.6,1500,{},{},{},{}\n",
             if broken { 70.0 } else { 40.5 },
@@ -336,15 +336,21 @@ fn a_replayed_file_ends_with_the_table_of_its_labels() {
         );
     }
     std::fs::write(&file, text).unwrap();
+    (folder, file)
+}
+
+/// What `up --replay` prints of such a file until a line has `end`.
+fn replayed(broken: impl Fn(u32) -> bool, flags: &[&str], end: &str) -> Vec<String> {
+    let (_sample, file) = labelled(broken);
     let data = tempfile::tempdir().unwrap();
     let mut command = millwright();
-    command.args(["up", "--port", "0", "--data-dir"]).arg(data.path()).arg("--replay").arg(&file);
+    command.args(["up", "--port", "0", "--data-dir"]).arg(data.path()).arg("--replay").arg(&file).args(flags);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
     let mut said = Vec::new();
     let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
     for line in lines {
         let line = line.unwrap();
-        let is_end = line.contains("PWF");
+        let is_end = line.contains(end);
         said.push(line);
         if is_end {
             break;
@@ -352,8 +358,32 @@ fn a_replayed_file_ends_with_the_table_of_its_labels() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    let said = said.join("\n");
+    said
+}
+
+#[test]
+fn a_replayed_file_ends_with_the_table_of_its_labels() {
+    let said = replayed(|row| row % 50 == 49, &[], "PWF").join("\n");
     assert!(said.contains("200 stored, 0 duplicate"), "{said}");
     let modes = said.lines().last().unwrap();
     assert_eq!(modes.matches('4').count(), 2, "4 of 4: {modes}");
+}
+
+#[test]
+fn at_a_pace_the_table_comes_below_the_alarms_that_it_sums_up() {
+    // The last row is the one that raises.
+    let said = replayed(|row| row == 199, &["--speed", "1000"], "PWF");
+    let place = |word: &str| said.iter().position(|line| line.contains(word));
+    assert!(place("raised").is_some() && place("raised") < place("is replayed"), "{}", said.join("\n"));
+}
+
+#[test]
+fn a_replay_prints_a_document_a_line() {
+    let said = replayed(|row| row % 50 == 49, &["--output", "json"], "\"replayed\"");
+    let documents: Vec<Value> = said.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [ready, table] = &documents[..] else { panic!("{said:?}") };
+    assert_eq!(ready["type"], "ready");
+    assert_eq!((&table["type"], &table["rows"], &table["stored"]), (&"replayed".into(), &200.into(), &200.into()));
+    assert_eq!(table["evaluation"]["modes"]["PWF"], serde_json::json!({ "label": 4, "found": 4 }), "{table}");
+    assert_eq!(table["error"], Value::Null);
 }
