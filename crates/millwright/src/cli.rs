@@ -296,10 +296,11 @@ pub enum ConfigCommand {
         #[command(flatten)]
         file: ConfigFile,
     },
-    /// Check a file; names every mistake with its place.
+    /// Check what `up` would run with, a file under the environment; names every mistake with its place.
     Check {
-        /// The file.
-        file: PathBuf,
+        /// The file; without one the defaults.
+        #[arg(env = "MILLWRIGHT_CONFIG")]
+        file: Option<PathBuf>,
     },
 }
 

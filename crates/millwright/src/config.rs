@@ -246,35 +246,53 @@ pub fn load(
         origins.insert((*key).to_owned(), (value.clone(), Origin::Flag));
     }
     let config: Config = Value::Table(table).try_into().map_err(|error: toml::de::Error| {
-        let key = origins.keys().find(|key| error.to_string().contains(key.rsplit('.').next().unwrap_or(key)));
-        let place = key.and_then(|key| origins.get(key)).map(|(_, origin)| format!(" ({origin})")).unwrap_or_default();
-        Failure::configuration("MW-0014", format!("configuration{place}: {}", error.to_string().trim()))
+        let told = error.to_string();
+        let key = origins.keys().find(|key| told.contains(&format!("`{key}`")));
+        let place = key.map(|key| origin_of(&origins, key)).unwrap_or_default();
+        Failure::configuration("MW-0014", format!("configuration{place}: {}", told.trim()))
     })?;
-    check(&config)?;
+    check(&config, &origins)?;
     Ok((config, origins))
 }
 
+/// Where the value of a key came from, to stand behind what is wrong with it; nothing for a default.
+pub fn origin_of(origins: &Origins, key: &str) -> String {
+    match origins.get(key) {
+        None | Some((_, Origin::Default)) => String::new(),
+        Some((_, origin)) => format!(" ({origin})"),
+    }
+}
+
 /// What types cannot say.
-fn check(config: &Config) -> Result<()> {
+fn check(config: &Config, origins: &Origins) -> Result<()> {
+    let origin = |key: &str| origin_of(origins, key);
     if !config.portal.host.is_loopback() {
         return Err(Failure::configuration(
             "MW-0015",
-            format!("portal.host {} is not a loopback address", config.portal.host),
+            format!("portal.host {} is not a loopback address{}", config.portal.host, origin("portal.host")),
         )
         .hint("this release listens on loopback only: put a reverse proxy with TLS and sign-in before it")
         .into());
     }
     if !(config.simulate.rate_hz > 0.0 && config.simulate.rate_hz <= 1000.0) {
-        return Err(Failure::configuration("MW-0016", "simulate.rate_hz must lie above 0 and at most at 1000").into());
+        let origin = origin("simulate.rate_hz");
+        let wrong = format!("simulate.rate_hz must lie above 0 and at most at 1000{origin}");
+        return Err(Failure::configuration("MW-0016", wrong).into());
     }
     if config.simulate.machines == 0 || config.simulate.machines > 1_000_000 {
-        return Err(Failure::configuration("MW-0016", "simulate.machines must lie between 1 and 1000000").into());
+        let origin = origin("simulate.machines");
+        let wrong = format!("simulate.machines must lie between 1 and 1000000{origin}");
+        return Err(Failure::configuration("MW-0016", wrong).into());
     }
     jiff::tz::TimeZone::get(&config.site.timezone)
         .map_err(|_| {
             Failure::configuration(
                 "MW-0017",
-                format!("site.timezone `{}` is no time zone that this machine knows", config.site.timezone),
+                format!(
+                    "site.timezone `{}` is no time zone that this machine knows{}",
+                    config.site.timezone,
+                    origin("site.timezone")
+                ),
             )
             .hint("use an IANA name such as Asia/Seoul, Europe/Berlin or UTC")
         })
@@ -491,6 +509,27 @@ mod tests {
         assert_eq!(origins["portal.port"].1, Origin::Environment("MILLWRIGHT_PORTAL__PORT".to_owned()));
         let (config, origins) = load(None, &environment, &[("portal.port", Value::Integer(0))]).unwrap();
         assert_eq!((config.portal.port, &origins["portal.port"].1), (0, &Origin::Flag));
+    }
+
+    #[test]
+    fn a_bad_value_of_the_environment_is_named_with_it() {
+        let failure = |name: &str, value: &str| {
+            let environment = [(name.to_owned(), value.to_owned())];
+            format!("{:#}", load(None, &environment, &[]).unwrap_err())
+        };
+        for (name, value) in [
+            ("MILLWRIGHT_PORTAL__HOST", "0.0.0.0"),
+            ("MILLWRIGHT_PORTAL__PORT", "70000"),
+            ("MILLWRIGHT_BUS__RETENTION", "7 days"),
+            ("MILLWRIGHT_BUS__RETENTION_BYTES", "8 giga"),
+            ("MILLWRIGHT_SIMULATE__RATE_HZ", "0"),
+            ("MILLWRIGHT_SIMULATE__MACHINES", "0"),
+            ("MILLWRIGHT_SITE__TIMEZONE", "Mars/Olympus"),
+            ("MILLWRIGHT_LOG__FORMAT", "xml"),
+        ] {
+            let told = failure(name, value);
+            assert!(told.contains(&format!("(environment {name})")), "{told}");
+        }
     }
 
     #[test]

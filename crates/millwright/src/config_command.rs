@@ -2,9 +2,10 @@
 
 use crate::{
     cli::{ConfigCommand, Output},
-    config,
+    config::{self, Origin},
     failure::Failure,
     sink,
+    up::Checked,
 };
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -15,15 +16,26 @@ pub fn run(command: ConfigCommand, output: Output) -> Result<()> {
     match command {
         ConfigCommand::Init { file, yes } => init(&file, yes, output),
         ConfigCommand::Explain { file } => explain(file.config.as_deref(), output),
-        ConfigCommand::Check { file } => {
-            config::load(Some(&file), &[], &[])?;
-            eprintln!("{} is fine", file.display());
-            if output == Output::Json {
-                sink::print(&format!("{}\n", json!({ "ok": true, "file": file.display().to_string() })))?;
-            }
-            Ok(())
-        }
+        ConfigCommand::Check { file } => check(file.as_deref(), output),
     }
+}
+
+/// Checks what `up` would run with: the file, if any, under the environment.
+fn check(file: Option<&Path>, output: Output) -> Result<()> {
+    let environment: Vec<(String, String)> = std::env::vars().collect();
+    let (config, origins) = config::load(file, &environment, &[])?;
+    Checked::new(&config, &origins)?;
+    let file = file.map(|file| file.display().to_string());
+    let names: Vec<&str> = origins
+        .values()
+        .filter_map(|(_, origin)| if let Origin::Environment(name) = origin { Some(&**name) } else { None })
+        .collect();
+    let with = if names.is_empty() { String::new() } else { format!(" with {} of the environment", names.join(", ")) };
+    eprintln!("{}{with} is fine", file.as_deref().unwrap_or("the default configuration"));
+    if output == Output::Json {
+        sink::print(&format!("{}\n", json!({ "ok": true, "file": file, "environment": names })))?;
+    }
+    Ok(())
 }
 
 fn init(file: &Path, yes: bool, output: Output) -> Result<()> {

@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use catalog::Class;
 use open::Opened;
 use services::{Health, detect, ingest, simulate};
-use settings::Checked;
+pub(crate) use settings::Checked;
 use std::{
     net::{SocketAddr, TcpListener},
     path::PathBuf,
@@ -48,12 +48,10 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// The configuration is wrong, the folder in use, the port taken, or a part did not end in time.
 pub fn run(args: &UpArgs, output: Output) -> Result<()> {
     let began = Instant::now();
-    // Every TLS connection of the process is made with it; a second one in this process would be a mistake of ours.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let environment: Vec<(String, String)> = std::env::vars().collect();
-    let (config, _) = config::load(args.file.config.as_deref(), &environment, &flags(args))?;
-    settings::log(&config)?;
-    let checked = Checked::new(&config)?;
+    let (config, origins) = config::load(args.file.config.as_deref(), &environment, &flags(args))?;
+    let checked = Checked::new(&config, &origins)?;
+    settings::log(&config, &checked)?;
     let source = args.replay.as_deref().map(|file| replay::Source::open(file, args, &config, &checked.catalogue));
     let source = source.transpose()?;
     let folder = open::folder(&config)?;

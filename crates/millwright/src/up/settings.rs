@@ -2,7 +2,7 @@
 
 use super::class;
 use crate::{
-    config::{self, Config, LogFormat},
+    config::{self, Config, LogFormat, Origins, origin_of},
     failure::Failure,
 };
 use anyhow::{Context, Result};
@@ -16,21 +16,33 @@ use tracing_subscriber::EnvFilter;
 const BUCKETS_S: [f64; 14] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
 
 /// What the configuration means.
-pub(super) struct Checked {
+pub(crate) struct Checked {
     /// Classes and match rules; no machine's own settings.
     pub(super) catalogue: Catalogue,
     pub(super) notifiers: Vec<(String, Notifier)>,
+    log: EnvFilter,
 }
 
 impl Checked {
-    pub(super) fn new(config: &Config) -> Result<Checked> {
+    /// Finds what is wrong with the values that `origins` tells the origins of.
+    pub(crate) fn new(config: &Config, origins: &Origins) -> Result<Checked> {
+        // Every TLS connection of the process is made with it; a second one in this process would be a mistake of ours.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let names: Vec<String> = config.classes.iter().map(|class| class.display().to_string()).collect();
         let rules = config.machines.iter();
         let rules = rules.map(|rule| MatchRule { pattern: rule.pattern.clone(), class: rule.class.clone() }).collect();
-        let catalogue = class::catalogue(names.iter().map(String::as_str))?
+        let of = |key: &str| origin_of(origins, key);
+        let catalogue = class::catalogue(names.iter().map(String::as_str))
+            .with_context(|| format!("classes{}", of("classes")))?
             .with_rules(rules)
-            .map_err(|error| Failure::configuration("MW-0023", format!("[[machines]]: {error}")))?;
-        Ok(Checked { catalogue, notifiers: notifiers(config)? })
+            .map_err(|error| Failure::configuration("MW-0023", format!("[[machines]]{}: {error}", of("machines"))))?;
+        let notifiers = notifiers(config).with_context(|| format!("webhooks{}", of("webhooks")))?;
+        let level = &config.log.level;
+        let log = EnvFilter::try_new(level).map_err(|error| {
+            Failure::configuration("MW-0024", format!("log.level `{level}`{}: {error}", of("log.level")))
+                .hint("write error, warn, info, debug or trace, or per part: \"info,portal=debug\"")
+        })?;
+        Ok(Checked { catalogue, notifiers, log })
     }
 }
 
@@ -54,12 +66,8 @@ fn notifiers(config: &Config) -> Result<Vec<(String, Notifier)>> {
 }
 
 /// Lets the log begin, on stderr.
-pub(super) fn log(config: &Config) -> Result<()> {
-    let level = &config.log.level;
-    let filter = EnvFilter::try_new(level).map_err(|error| {
-        Failure::configuration("MW-0024", format!("log.level `{level}`: {error}"))
-            .hint("write error, warn, info, debug or trace, or per part: \"info,portal=debug\"")
-    })?;
+pub(super) fn log(config: &Config, checked: &Checked) -> Result<()> {
+    let filter = checked.log.clone();
     let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
     let begun = match config.log.format {

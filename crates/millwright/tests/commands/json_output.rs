@@ -25,6 +25,33 @@ fn classes_and_configuration_are_told_as_documents() {
 }
 
 #[test]
+fn a_configuration_is_checked_as_up_would_run_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = file(&folder, "millwright.toml", "[portal]\nport = 9000\n");
+    let check = |file: &str, environment: [(&str, &str); 1]| {
+        let mut command = crate::product::millwright();
+        let output = command.args(["config", "check", file, "--output", "json"]).envs(environment).output().unwrap();
+        (output.status.code(), serde_json::from_slice::<Value>(&output.stdout).unwrap())
+    };
+    let (code, fine) = check(&settings, [("MILLWRIGHT_PORTAL__PORT", "9001")]);
+    assert_eq!((code, &fine["environment"][0]), (Some(0), &"MILLWRIGHT_PORTAL__PORT".into()), "{fine}");
+    for (name, value, error) in [
+        ("MILLWRIGHT_PORTAL__PORT", "x", "MW-0013"),
+        ("MILLWRIGHT_PORTAL__HOST", "0.0.0.0", "MW-0015"),
+        ("MILLWRIGHT_CLASSES", "nope", "MW-0021"),
+        ("MILLWRIGHT_LOG__LEVEL", "a=b=c", "MW-0024"),
+    ] {
+        let (code, told) = check(&settings, [(name, value)]);
+        assert_eq!((code, &told["error"]["code"]), (Some(3), &error.into()), "{name}: {told}");
+        assert!(told["error"]["message"].as_str().unwrap().contains(&format!("environment {name}")), "{told}");
+    }
+    let class = file(&folder, "class.toml", "classes = [\"nope\"]\n");
+    let (code, told) = check(&class, [("MILLWRIGHT_PORTAL__PORT", "9001")]);
+    assert_eq!(code, Some(3));
+    assert!(told["error"]["message"].as_str().unwrap().contains("class.toml:1:1"), "{told}");
+}
+
+#[test]
 fn a_failure_is_a_document_too() {
     let folder = tempfile::tempdir().unwrap();
     let settings = file(&folder, "millwright.toml", "[portal]\nprot = 3\n");
