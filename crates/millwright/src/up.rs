@@ -15,7 +15,7 @@ use crate::{
 use anyhow::{Context, Result};
 use catalog::Class;
 use open::Opened;
-use services::{Health, detect, ingest, simulate};
+use services::{Health, apart, detect, ingest, simulate};
 pub(crate) use settings::Checked;
 use std::{
     net::{SocketAddr, TcpListener},
@@ -112,6 +112,8 @@ impl Up {
         // What detect will need is known once it has read its snapshots; until then nothing may go.
         bus.hold("ingest", &history.positions());
         bus.hold("detect", &bus.begins());
+        let (by_ingest, by_detect) =
+            apart::taken(&history, &store).await.context("compare what ingest and detect have taken")?;
         let listener = self.listen()?;
         let address = listener.local_addr().context("read the address of the listener")?;
         let (catalogue, in_force) = watch::channel(catalogue);
@@ -152,9 +154,17 @@ impl Up {
             history: history.clone(),
             catalogue: in_force.clone(),
             tally: tally.clone(),
+            taken: by_detect,
         };
         tasks.spawn(work, "ingest", &health, move |stop| ingest::run(parts.clone(), stop));
-        let parts = detect::Parts { bus: bus.clone(), store: store.clone(), live, catalogue: in_force, passed };
+        let parts = detect::Parts {
+            bus: bus.clone(),
+            store: store.clone(),
+            live,
+            catalogue: in_force,
+            passed,
+            taken: by_ingest,
+        };
         tasks.spawn(work, "detect", &health, move |stop| detect::run(parts.clone(), stop));
         tasks.spawn(last, "portal", &health, move |stop| serve(portal.clone(), listener.try_clone(), stop));
         if let Some(plant) = plant.clone() {

@@ -6,7 +6,7 @@
 mod lane;
 mod restore;
 
-use crate::now_us;
+use crate::{apart::ByIngest, now_us};
 use bus::{Bus, Consumer, Record};
 use catalog::Catalogue;
 use lane::{Found, Lane};
@@ -51,6 +51,8 @@ pub struct Parts {
     pub catalogue: watch::Receiver<Arc<Catalogue>>,
     /// Next offset per partition: all before it is judged, and what it led to is durable.
     pub passed: watch::Sender<Vec<i64>>,
+    /// What ingest had taken before.
+    pub taken: ByIngest,
 }
 
 /// Why detect ended.

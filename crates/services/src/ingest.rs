@@ -1,6 +1,6 @@
 //! Bus to history: every reading stored once, or counted as a duplicate, or a dead letter.
 
-use crate::record::decode;
+use crate::{apart::ByDetect, record::decode};
 use bus::{Bus, Consumer, Record};
 use catalog::Catalogue;
 use std::{
@@ -33,6 +33,8 @@ pub struct Parts {
     pub history: History,
     pub catalogue: watch::Receiver<Arc<Catalogue>>,
     pub tally: Tally,
+    /// What detect had taken before.
+    pub taken: ByDetect,
 }
 
 /// What was decided of each source's rows since the process began.
@@ -135,6 +137,7 @@ async fn take(parts: &Parts, catalogue: &Arc<Catalogue>, records: Vec<Record>) -
     };
     let history = &parts.history;
     for (record, decoded) in decoded {
+        parts.taken.0.compare(&record, decoded.as_ref().map_err(|reject| &**reject));
         let Record { partition, offset, arrived_us, source, .. } = &record;
         let appended = match decoded {
             Ok(batch) => history.append(*partition, *offset, source, *arrived_us, &[batch], &[]).await?,

@@ -2,8 +2,11 @@
 
 use crate::room::{Open, Room, line, open_bus_keeping, records, soon};
 use bus::Outgoing;
-use catalog::{MachineId, MachineSettings};
-use services::detect::{self, Error, Parts};
+use catalog::{Catalogue, Class, MachineId, MachineSettings};
+use services::{
+    apart::{self, ByIngest},
+    detect::{self, Error, Parts},
+};
 use std::sync::Arc;
 use store::{AlertQuery, LiveValues};
 use tokio::{sync::watch, task::JoinHandle};
@@ -32,6 +35,11 @@ struct Running {
 }
 
 fn start(room: &Room, open: &Open) -> Running {
+    start_behind(room, open, ByIngest::default())
+}
+
+/// With what ingest had taken before.
+fn start_behind(room: &Room, open: &Open, taken: ByIngest) -> Running {
     let (stop, live) = (CancellationToken::new(), LiveValues::default());
     let (tell, passed) = watch::channel(Vec::new());
     let parts = Parts {
@@ -40,6 +48,7 @@ fn start(room: &Room, open: &Open) -> Running {
         live: live.clone(),
         catalogue: room.catalogue.subscribe(),
         passed: tell,
+        taken,
     };
     Running { task: tokio::spawn(detect::run(parts, stop.clone())), stop, passed, live }
 }
@@ -224,6 +233,43 @@ async fn a_replay_switches_the_catalogue_where_it_was_switched() {
     running.pass(&open).await;
     assert_eq!(alerts(&open).await.len(), before.len() + 1, "m-01 is cleared");
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ingest_took_under_other_classes_is_compared_and_counted() {
+    let room = Room::new();
+    let mill = room.catalogue.borrow().class("mill").unwrap().document.clone();
+    let (open, history) = (room.open(), room.open_history());
+    let (task, stop, _) = crate::ingest::start(&room, &open, &history);
+    let mut running = start(&room, &open);
+    // The catalogue of the records is stored by detect, which takes the first of them.
+    open.bus.send(load(0..3, 40.0)).await.unwrap();
+    running.pass(&open).await;
+    running.stop().await;
+    open.bus.send(load(3..8, 40.0)).await.unwrap();
+    open.bus.send(load(8..10, 70.0)).await.unwrap();
+    soon("everything is taken", async || history.appended() == open.bus.ends()).await;
+    stop.cancel();
+    task.await.unwrap().unwrap();
+    drop(history);
+    // 70 Nm is out of the range of the class that comes now.
+    let narrow = narrower(&mill);
+    room.catalogue.send_replace(Arc::new(Catalogue::builtin().with_class(narrow)));
+    let history = room.open_history();
+    let (by_ingest, by_detect) = apart::taken(&history, &open.store).await.unwrap();
+    let mut running = start_behind(&room, &open, by_ingest.clone());
+    running.pass(&open).await;
+    running.stop().await;
+    assert_eq!((by_ingest.0.rows_apart(), by_detect.0.rows_apart()), (4, 0), "two machines, two readings each");
+}
+
+/// The mill with a torque of at most 60 Nm.
+fn narrower(mill: &str) -> Class {
+    let (before, torque) = mill.split_once("id = \"torque_nm\"").unwrap();
+    let (from, rest) = torque.split_once("range = [").unwrap();
+    let (_, rest) = rest.split_once(']').unwrap();
+    let narrow = format!("{before}id = \"torque_nm\"{from}range = [0, 60]{rest}");
+    Class::parse("mill.toml", &narrow).unwrap_or_else(|mistakes| panic!("{mistakes}"))
 }
 
 /// Of one machine, in the order of its readings: what happened to which condition.

@@ -9,15 +9,16 @@ use store::History;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-type Running = (JoinHandle<Result<(), ingest::Error>>, CancellationToken, Tally);
+pub type Running = (JoinHandle<Result<(), ingest::Error>>, CancellationToken, Tally);
 
-fn start(room: &Room, open: &Open, history: &History) -> Running {
+pub fn start(room: &Room, open: &Open, history: &History) -> Running {
     let (stop, tally) = (CancellationToken::new(), Tally::default());
     let parts = Parts {
         bus: open.bus.clone(),
         history: history.clone(),
         catalogue: room.catalogue.subscribe(),
         tally: tally.clone(),
+        taken: Default::default(),
     };
     (tokio::spawn(ingest::run(parts, stop.clone())), stop, tally)
 }

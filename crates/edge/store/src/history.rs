@@ -16,6 +16,7 @@
 //! Memory: at most four times `flush_bytes` before appends wait, and per machine its name, its order (what lies inside the
 //! lateness and ahead of it) and about 150 bytes.
 
+mod activations;
 mod append;
 mod chart;
 mod chunk;

@@ -1,7 +1,7 @@
 //! One partition of detect: its engine, and what it found that is not committed. Plain code; does not know a runtime, a
 //! bus or a store.
 
-use crate::record::decode;
+use crate::{apart::ByIngest, record::decode};
 use bus::Record;
 use catalog::{Catalogue, MachineId};
 use engine::{Effects, Engine, Input, Live};
@@ -68,9 +68,12 @@ pub(super) struct Lane {
     rows_unsaved: u64,
     /// A record came, or silence was found, since the state was saved.
     changed: bool,
-    /// What stands by the history, for the engine once it has been given everything below `recall_at`.
+    /// What stands by the history, for the engine once it has been given everything below `recall_at`,
+    /// where the store stood at the start.
     recall: Option<Recall>,
     recall_at: i64,
+    /// What ingest had taken before.
+    taken: ByIngest,
 }
 
 /// What stands by the history, each condition by its last alert.
@@ -112,7 +115,13 @@ impl Lane {
             changed: next < position,
             recall: None,
             recall_at: position,
+            taken: ByIngest::default(),
         }
+    }
+
+    /// Names what ingest had taken before, to be compared with what is decoded here.
+    pub(super) fn compare_with(&mut self, taken: ByIngest) {
+        self.taken = taken;
     }
 
     /// Names what stands by the history, before anything is applied.
@@ -167,7 +176,11 @@ impl Lane {
             debug_assert_eq!(record.partition, self.partition, "a lane is given its own records");
             self.use_up_to(record.offset);
             self.recall_before(record.offset);
-            match decode(record, &self.catalogue) {
+            let decoded = decode(record, &self.catalogue);
+            if record.offset >= self.recall_at {
+                self.taken.0.compare(record, decoded.as_ref().map_err(|reject| &**reject));
+            }
+            match decoded {
                 Ok(batch) => {
                     self.engine.apply(Input::Readings(&batch), &mut self.effects);
                     self.rows_unsaved += batch.rows() as u64;

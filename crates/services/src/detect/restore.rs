@@ -28,7 +28,9 @@ pub(super) async fn lanes(parts: &Parts, current: Arc<Catalogue>) -> Result<Vec<
     }
     let mut lanes = Vec::new();
     while let Some(lane) = restoring.join_next().await {
-        lanes.push(lane??);
+        let mut lane = lane??;
+        lane.compare_with(parts.taken.clone());
+        lanes.push(lane);
     }
     lanes.sort_unstable_by_key(Lane::partition);
     Ok(lanes)
