@@ -4,6 +4,7 @@
 //! to come again when that takes too long. Nothing of a body that is not answered 202 is counted, except where the answer
 //! itself was lost.
 
+mod apart;
 mod body;
 mod decoders;
 
@@ -155,15 +156,20 @@ fn decode(
     if value.iter().all(u8::is_ascii_whitespace) {
         return Err(Problem::bad("empty", "the body is empty"));
     }
-    let mut decoder = app.decoders.take(&app.parts.catalogue.borrow());
-    decoder.decoder.set_source(source, app.parts.settings.clock_offsets.get(source).copied().unwrap_or(0));
     let bound = |machine: &str| {
         let seen = app.parts.history.class_of(machine);
         seen.or_else(|| app.parts.live.get(machine).map(|live| live.class.id.clone()))
     };
-    let decoded = decoder.decoder.decode(value, framing, arrived_us, &bound);
-    app.decoders.put(decoder);
-    let decoded = decoded.map_err(|error| Problem::bad("not_readings", error.to_string()))?;
+    let offset_us = app.parts.settings.clock_offsets.get(source).copied().unwrap_or(0);
+    let decode = |value: &[u8], framing| {
+        let mut decoder = app.decoders.take(&app.parts.catalogue.borrow());
+        decoder.decoder.set_source(source, offset_us);
+        let decoded = decoder.decoder.decode(value, framing, arrived_us, &bound);
+        app.decoders.put(decoder);
+        decoded
+    };
+    let decoded =
+        apart::decode(value, framing, decode).map_err(|error| Problem::bad("not_readings", error.to_string()))?;
     if decoded.unknown_keys > 0 {
         metrics::counter!("millwright_intake_unknown_keys_total", "source" => source).increment(decoded.unknown_keys);
     }
