@@ -58,6 +58,7 @@ pub struct History {
     pub flush_bytes: Size,
     pub flush_after: Span,
     pub retention: Span,
+    pub dead_letter_retention: Span,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -467,6 +468,7 @@ mod tests {
         let (config, origins) = load(None, &[], &[]).unwrap();
         assert_eq!(config.portal.port, 8080);
         assert_eq!(config.history.flush_after, Span(30_000_000));
+        assert_eq!(config.history.dead_letter_retention, Span(90 * 86_400_000_000));
         assert_eq!(config.bus.retention_bytes, Size(8 << 30));
         assert!(origins.values().all(|(_, origin)| *origin == Origin::Default));
     }

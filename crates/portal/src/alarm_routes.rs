@@ -27,6 +27,8 @@ const SUBJECTS: [&str; 3] = ["machine", "sensor", "system"];
         ("subject" = Option<String>, Query, description = "machine, sensor, system"),
         ("severity" = Option<String>, Query, description = "critical, warning, info"),
         ("open" = Option<bool>, Query, description = "`true`: all but normal"),
+        ("from" = Option<String>, Query, description = "Last change, RFC 3339 or `-1h`, inclusive"),
+        ("to" = Option<String>, Query, description = "Exclusive"),
         ("limit" = Option<u64>, Query, description = "Default 100, at most 1000"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
@@ -36,12 +38,16 @@ const SUBJECTS: [&str; 3] = ["machine", "sensor", "system"];
     )
 )]
 pub(crate) async fn list(State(app): State<App>, params: Params) -> Answer {
+    params.only(&["machine_id", "state", "subject", "severity", "open", "from", "to", "limit", "cursor"])?;
+    let (from_us, to_us) = params.range()?;
     let query = AlarmQuery {
         machine_id: params.text("machine_id"),
         state: params.word("state", &AlarmState::WORDS)?,
         subject: params.word("subject", &SUBJECTS)?,
         severity: params.word("severity", &SEVERITIES)?,
         open: params.flag("open")?,
+        from_us,
+        to_us,
         limit: params.limit()?,
         cursor: params.text("cursor"),
     };
@@ -194,6 +200,7 @@ pub(crate) async fn comment(State(app): State<App>, Id(id): Id, Object(body): Ob
     )
 )]
 pub(crate) async fn audit(State(app): State<App>, params: Params) -> Answer {
+    params.only(&["subject", "limit", "cursor"])?;
     let page = app.parts.store.audit(params.get("subject"), params.limit()?, params.get("cursor")).await?;
     let lines: Vec<_> = page.rows.iter().map(audit_json).collect();
     Ok(answer::page("audit", &lines, page.next_cursor.as_deref()))

@@ -32,6 +32,7 @@ pub(crate) const SEVERITIES: [&str; 3] = ["critical", "warning", "info"];
     )
 )]
 pub(crate) async fn list(State(app): State<App>, params: Params) -> Answer {
+    params.only(&["machine_id", "failure_type", "severity", "from", "to", "limit", "cursor"])?;
     let (from_us, to_us) = params.range()?;
     let query = AlertQuery {
         machine_id: params.text("machine_id"),

@@ -13,7 +13,7 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
-use store::history::DeadLetter;
+use store::history::{DeadLetter, LetterFilter};
 
 /// What was refused, newest first.
 #[utoipa::path(
@@ -21,6 +21,10 @@ use store::history::DeadLetter;
     path = "/api/dead-letters",
     tag = "readings",
     params(
+        ("source" = Option<String>, Query, description = "Of this source"),
+        ("error_code" = Option<String>, Query, description = "Refused for this"),
+        ("from" = Option<String>, Query, description = "Arrival, RFC 3339 or `-1h`, inclusive"),
+        ("to" = Option<String>, Query, description = "Exclusive"),
         ("limit" = Option<u64>, Query, description = "Default 100, at most 1000"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
@@ -30,7 +34,15 @@ use store::history::DeadLetter;
     )
 )]
 pub(crate) async fn list(State(app): State<App>, params: Params) -> Answer {
-    let page = app.parts.history.dead_letters(params.limit()?, params.get("cursor")).await?;
+    params.only(&["source", "error_code", "from", "to", "limit", "cursor"])?;
+    let (from_us, to_us) = params.range()?;
+    let filter = LetterFilter {
+        source: params.text("source"),
+        code: params.text("error_code"),
+        from_us: from_us.unwrap_or(i64::MIN),
+        to_us: to_us.unwrap_or(i64::MAX),
+    };
+    let page = app.parts.history.dead_letters(&filter, params.limit()?, params.get("cursor")).await?;
     let letters: Vec<_> = page.rows.iter().map(letter_json).collect();
     Ok(answer::page("dead_letters", &letters, page.next_cursor.as_deref()))
 }

@@ -36,6 +36,7 @@ const STALE_US: i64 = 30_000_000;
     )
 )]
 pub(crate) async fn list(State(app): State<App>, params: Params) -> Answer {
+    params.only(&["limit", "cursor"])?;
     let limit = if params.get("limit").is_some() { params.limit()? } else { crate::params::LIMIT_MAX };
     // A cursor is the name of the last machine shown, marked so that another list's is not taken for one.
     let after = match params.get("cursor") {

@@ -44,6 +44,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 }
 
 impl Params {
+    /// Refuses what a route does not know: a filter that is misspelt must not look like one that found everything.
+    pub(crate) fn only(&self, known: &[&str]) -> Result<(), Problem> {
+        match self.0.keys().find(|name| !known.contains(&name.as_str())) {
+            Some(name) => {
+                let known = known.join(", ");
+                Err(Problem::bad("bad_query", format!("{name}: is no parameter of this route; it has {known}")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// A parameter as it was written.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)

@@ -40,6 +40,7 @@ const POINTS_MAX: usize = 4_000;
     )
 )]
 pub(crate) async fn logs(State(app): State<App>, Machine(machine): Machine, params: Params) -> Answer {
+    params.only(&["from", "to", "limit", "cursor"])?;
     let (from_us, to_us) = params.range()?;
     let (from_us, to_us) = (from_us.unwrap_or(i64::MIN), to_us.unwrap_or(i64::MAX));
     let found = app.parts.history.logs(&machine, from_us, to_us, params.limit()?, params.get("cursor")).await?;
@@ -250,6 +251,7 @@ fn exact(value: i64, scale: u8) -> Value {
     )
 )]
 pub(crate) async fn chart(State(app): State<App>, Machine(machine): Machine, params: Params) -> Answer {
+    params.only(&["channel", "from", "to", "points"])?;
     let class = class(&app, &machine).await?;
     let channels = || class.channels.iter().map(|channel| channel.id.as_str()).collect::<Vec<_>>().join(", ");
     let wrong = |message: String| Problem::keys(vec![KeyProblem { key: "channel".to_owned(), message }]);
@@ -316,6 +318,7 @@ async fn class(app: &App, machine: &MachineId) -> Result<Arc<Class>, Problem> {
     )
 )]
 pub(crate) async fn events(State(app): State<App>, Machine(machine): Machine, params: Params) -> Answer {
+    params.only(&["from", "to", "limit", "cursor"])?;
     let (from_us, to_us) = params.range()?;
     let (from_us, to_us) = (from_us.unwrap_or(i64::MIN), to_us.unwrap_or(i64::MAX));
     let store = &app.parts.store;

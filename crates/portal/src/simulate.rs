@@ -32,6 +32,7 @@ const DURATION_MAX_S: u64 = 86_400;
     )
 )]
 pub(crate) async fn simulate(State(app): State<App>, Machine(machine): Machine, params: Params) -> Answer {
+    params.only(&["profile", "duration_sec"])?;
     let Some(control) = &app.parts.simulate else {
         let detail = "no plant is simulated here: start `millwright up` without --no-simulate";
         return Err(Problem::new(StatusCode::CONFLICT, "no_plant", detail));

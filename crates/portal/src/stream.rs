@@ -44,6 +44,7 @@ const STUCK: Duration = Duration::from_secs(30);
     )
 )]
 pub(crate) async fn events(State(app): State<App>, params: Params, headers: HeaderMap) -> Answer {
+    params.only(&["after"])?;
     let seen = headers.get("last-event-id").map(|id| seq(id.to_str().unwrap_or_default())).transpose()?;
     // A browser that reconnects asks for the address that it was given and says what it has seen since.
     let after = params.number("after")?.max(seen);
@@ -72,6 +73,7 @@ pub(crate) async fn ws(
     params: Params,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
+    params.only(&["after"])?;
     let after = params.number("after")?;
     let upgrade = upgrade.map_err(|rejection| {
         Problem::new(

@@ -194,3 +194,30 @@ async fn a_dead_letter_is_mended_and_replayed() {
     assert_eq!(rig.get("/api/dead-letters/7").await.problem().0, 404);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn dead_letters_come_strictly_newest_first_also_under_concurrent_posts() {
+    let rig = Rig::start().await;
+    let post = async |from: usize| {
+        for at in from..from + 20 {
+            let lines = [format!("bad {at} a"), format!("bad {at} b")];
+            assert_eq!(taken(&rig.lines(&lines).await), (0, vec![0, 1]));
+        }
+    };
+    tokio::join!(post(0), post(20), post(40), post(60));
+    let letters = rig.pages("/api/dead-letters?source=http&error_code=not_json", "dead_letters", 7).await;
+    let keys: Vec<(&str, &str)> =
+        letters.iter().map(|row| (row["arrived_at"].as_str().unwrap(), row["id"].as_str().unwrap())).collect();
+    assert_eq!(keys.len(), 160, "pages neither skip nor repeat");
+    // Six decimals at most, none where they are zero: compared as moments.
+    let moment = |text: &str| wire::parse_time(text.as_bytes()).unwrap();
+    let keys: Vec<(i64, &str)> = keys.into_iter().map(|(arrived, id)| (moment(arrived), id)).collect();
+    assert!(keys.windows(2).all(|pair| pair[0] > pair[1]), "{keys:?}");
+    let middle = letters[80]["arrived_at"].as_str().unwrap();
+    let older = rig.pages(&format!("/api/dead-letters?to={middle}"), "dead_letters", 50).await;
+    let newer = rig.pages(&format!("/api/dead-letters?from={middle}"), "dead_letters", 50).await;
+    assert_eq!(older.len() + newer.len(), 160);
+    assert!(newer.iter().any(|row| row["id"] == letters[80]["id"]) && !older.is_empty());
+    assert!(rig.pages("/api/dead-letters?error_code=too_old", "dead_letters", 50).await.is_empty());
+    rig.stop().await;
+}

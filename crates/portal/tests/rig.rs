@@ -83,6 +83,7 @@ impl Rig {
             flush_bytes: 1 << 20,
             flush_after_us: 1_000_000,
             retention_us: i64::MAX,
+            dead_letter_retention_us: i64::MAX,
         };
         let history = History::open(&folder.path().join("history.db"), catalogue.clone(), options);
         let well = ["ingest", "detect", "portal"].map(|part| (part, None));

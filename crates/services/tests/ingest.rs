@@ -5,7 +5,7 @@ use bus::Outgoing;
 use catalog::MachineId;
 use services::ingest::{self, Parts, Tally};
 use std::collections::BTreeSet;
-use store::History;
+use store::{History, history::LetterFilter};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -82,7 +82,7 @@ async fn what_cannot_be_decoded_is_one_dead_letter_and_a_repeat_a_duplicate() {
     soon("everything is taken", async || history.appended() == open.bus.ends()).await;
     stop.cancel();
     task.await.unwrap().unwrap();
-    let letters = history.dead_letters(10, None).await.unwrap().rows;
+    let letters = history.dead_letters(&LetterFilter::default(), 10, None).await.unwrap().rows;
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].code.as_str(), &letters[0].payload[..]), ("bad_batch", &b"no batch"[..]));
     let row = history.ledger().remove(0);

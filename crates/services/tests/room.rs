@@ -39,6 +39,7 @@ impl Room {
             flush_bytes: 32 << 20,
             flush_after_us: 30_000_000,
             retention_us: i64::MAX,
+            dead_letter_retention_us: i64::MAX,
         };
         History::open(&self.folder.path().join("history.db"), self.catalogue.borrow().clone(), options).unwrap()
     }

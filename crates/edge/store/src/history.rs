@@ -138,6 +138,8 @@ pub struct Options {
     pub flush_after_us: i64,
     /// Newest arrival in a chunk older than this: dropped.
     pub retention_us: i64,
+    /// Dead letters that arrived longer ago: dropped.
+    pub dead_letter_retention_us: i64,
 }
 
 /// What was decided of a batch's rows.
@@ -208,6 +210,33 @@ pub struct DeadLetter {
     pub arrived_us: i64,
     /// When a mended reading of it was accepted.
     pub replayed_us: Option<i64>,
+}
+
+/// Which dead letters.
+#[derive(Debug, Clone)]
+pub struct LetterFilter {
+    /// Of this source.
+    pub source: Option<String>,
+    /// Refused for this, see `wire::ErrorCode`.
+    pub code: Option<String>,
+    /// Arrival, inclusive.
+    pub from_us: i64,
+    /// Arrival, exclusive.
+    pub to_us: i64,
+}
+
+impl Default for LetterFilter {
+    fn default() -> LetterFilter {
+        LetterFilter { source: None, code: None, from_us: i64::MIN, to_us: i64::MAX }
+    }
+}
+
+impl LetterFilter {
+    fn holds(&self, letter: &DeadLetter) -> bool {
+        self.source.as_ref().is_none_or(|source| letter.source == *source)
+            && self.code.as_ref().is_none_or(|code| letter.code == *code)
+            && (self.from_us..self.to_us).contains(&letter.arrived_us)
+    }
 }
 
 /// One bucket of a chart: min, max, mean of a channel.
@@ -390,8 +419,13 @@ impl History {
     ///
     /// # Errors
     /// The file cannot be read, or the cursor is not ours.
-    pub async fn dead_letters(&self, limit: usize, cursor: Option<&str>) -> Result<Page<DeadLetter>, Error> {
-        self.page_of_letters(limit, cursor).await
+    pub async fn dead_letters(
+        &self,
+        filter: &LetterFilter,
+        limit: usize,
+        cursor: Option<&str>,
+    ) -> Result<Page<DeadLetter>, Error> {
+        self.page_of_letters(filter, limit, cursor).await
     }
 
     /// One dead letter.

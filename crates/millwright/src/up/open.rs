@@ -78,6 +78,7 @@ pub(super) async fn stores(folder: &Path, config: &Config, catalogue: Catalogue)
         flush_bytes: usize::try_from(config.history.flush_bytes.0).unwrap_or(usize::MAX),
         flush_after_us: config.history.flush_after.0,
         retention_us: config.history.retention.0,
+        dead_letter_retention_us: config.history.dead_letter_retention.0,
     };
     let (path, in_force) = (folder.join("history.db"), catalogue.clone());
     let history = tokio::task::spawn_blocking(move || History::open(&path, in_force, options))

@@ -102,6 +102,9 @@ async fn run(inner: Weak<Inner>, mut requests: mpsc::UnboundedReceiver<Request>)
                 if let Err(error) = inner.drop_old(now_us()).await {
                     tracing::warn!(error = &error as &dyn std::error::Error, "could not drop old readings");
                 }
+                if let Err(error) = inner.drop_old_letters(now_us()).await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "could not drop old dead letters");
+                }
                 continue;
             }
             None => {

@@ -1,6 +1,6 @@
 //! Dead letters: what was refused on the bus and at the HTTP door.
 
-use super::{DeadLetter, Error, History, Inner, Page, memory::Counts};
+use super::{DeadLetter, Error, History, Inner, LetterFilter, Page, memory::Counts};
 use crate::Error as StoreError;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
@@ -14,6 +14,9 @@ const NAMESPACE: Uuid = Uuid::from_u128(0xb1c6_e4a2_7c0e_5d53_9a57_2f1f_0a9d_6e3
 const DOOR: &str = "http";
 const COLUMNS: &str = r#"id, code, error, payload, machine_id, source, topic, partition, "offset", "index", arrived_us,
     replayed_us"#;
+
+/// Dead letters that retention drops in one transaction; a flush waits for no more.
+const DROPPED_AT_ONCE: i64 = 1_000;
 
 /// A record of the bus.
 pub(super) struct Record<'a> {
@@ -175,6 +178,24 @@ fn read(row: &Row<'_>) -> Result<DeadLetter, rusqlite::Error> {
 }
 
 impl Inner {
+    /// Drops dead letters that arrived longer ago than they are kept. What was counted of them stays counted.
+    pub(super) async fn drop_old_letters(&self, now_us: i64) -> Result<(), Error> {
+        let before = now_us.saturating_sub(self.options.dead_letter_retention_us);
+        loop {
+            let job = move |transaction: &Transaction<'_>| {
+                Ok(transaction
+                    .prepare_cached(
+                        "delete from dead_letter where rowid in (
+                             select rowid from dead_letter where arrived_us < ?1 order by arrived_us limit ?2)",
+                    )?
+                    .execute(params![before, DROPPED_AT_ONCE])?)
+            };
+            if self.database.write(job, |_| ()).await? < DROPPED_AT_ONCE as usize {
+                return Ok(());
+            }
+        }
+    }
+
     /// The newest dead letters that are not on disk and that this holds for, so many of each partition.
     fn letters_in_memory(&self, limit: usize, wanted: impl Fn(&DeadLetter) -> bool) -> Vec<DeadLetter> {
         let mut found = Vec::new();
@@ -216,23 +237,32 @@ impl History {
         Ok(ids)
     }
 
-    pub(super) async fn page_of_letters(&self, limit: usize, cursor: Option<&str>) -> Result<Page<DeadLetter>, Error> {
+    pub(super) async fn page_of_letters(
+        &self,
+        filter: &LetterFilter,
+        limit: usize,
+        cursor: Option<&str>,
+    ) -> Result<Page<DeadLetter>, Error> {
         let limit = limit.clamp(1, 1_000);
         let below = cursor.map(|text| parse_cursor(text).ok_or(Error::Cursor)).transpose()?;
         let below = below.unwrap_or((i64::MAX, Uuid::max()));
         // Memory first: what is flushed in between is found twice, never not at all.
         let mut found: HashMap<Uuid, DeadLetter> = self
             .inner
-            .letters_in_memory(limit + 1, |letter| (letter.arrived_us, letter.id) < below)
+            .letters_in_memory(limit + 1, |letter| (letter.arrived_us, letter.id) < below && filter.holds(letter))
             .into_iter()
             .map(|letter| (letter.id, letter))
             .collect();
         let sql = format!(
-            "select {COLUMNS} from dead_letter where (arrived_us, id) < (?1, ?2) order by arrived_us desc, id desc limit ?3"
+            "select {COLUMNS} from dead_letter where (arrived_us, id) < (?1, ?2) and arrived_us >= ?4 and arrived_us < ?5
+                 and source = coalesce(?6, source) and code = coalesce(?7, code)
+             order by arrived_us desc, id desc limit ?3"
         );
+        let LetterFilter { source, code, from_us, to_us } = filter.clone();
         let stored = self.inner.read(move |connection| {
             let mut query = connection.prepare_cached(&sql)?;
-            let rows = query.query_map(params![below.0, below.1.to_string(), limit as i64 + 1], read)?;
+            let values = params![below.0, below.1.to_string(), limit as i64 + 1, from_us, to_us, source, code];
+            let rows = query.query_map(values, read)?;
             Ok(rows.collect::<Result<Vec<_>, _>>()?)
         });
         // A stored letter knows whether it was replayed.

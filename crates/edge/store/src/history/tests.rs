@@ -32,7 +32,13 @@ impl Folder {
 
 /// Nothing happens on its own.
 fn options() -> Options {
-    Options { partitions: 2, flush_bytes: 1 << 30, flush_after_us: 3_600 * SECOND, retention_us: i64::MAX }
+    Options {
+        partitions: 2,
+        flush_bytes: 1 << 30,
+        flush_after_us: 3_600 * SECOND,
+        retention_us: i64::MAX,
+        dead_letter_retention_us: i64::MAX,
+    }
 }
 
 fn id(name: &str) -> MachineId {
@@ -177,7 +183,7 @@ async fn a_machine_keeps_its_class() {
     assert_eq!((appended.stored, appended.rejected), (1, 2));
     assert_eq!(ledger_of(&history, "http"), [4, 2, 2, 0]);
     for _ in 0..2 {
-        let letters = history.dead_letters(10, None).await.unwrap().rows;
+        let letters = history.dead_letters(&LetterFilter::default(), 10, None).await.unwrap().rows;
         assert_eq!(letters.len(), 2);
         let changed = letters.iter().find(|letter| letter.code == "class_changed").unwrap();
         let json: serde_json::Value = serde_json::from_slice(&changed.payload).unwrap();
@@ -205,7 +211,7 @@ async fn refusals_of_the_door_are_durable_and_can_be_paged_and_marked() {
     history.append(0, 0, "simulate", START + 2, &[], &[reject(7, "bus")]).await.unwrap();
     let (mut payloads, mut cursor) = (Vec::new(), None);
     loop {
-        let page = history.dead_letters(2, cursor.as_deref()).await.unwrap();
+        let page = history.dead_letters(&LetterFilter::default(), 2, cursor.as_deref()).await.unwrap();
         payloads.extend(page.rows.iter().map(|letter| String::from_utf8(letter.payload.clone()).unwrap()));
         if payloads.len() == 4 {
             history.flush().await.unwrap();
@@ -217,7 +223,7 @@ async fn refusals_of_the_door_are_durable_and_can_be_paged_and_marked() {
     }
     payloads[4..7].sort();
     assert_eq!(payloads.join(" "), "b4 a4 b3 a3 a2 b2 bus b1 a1 b0 a0");
-    assert!(matches!(history.dead_letters(2, Some("d1.x")).await, Err(Error::Cursor)));
+    assert!(matches!(history.dead_letters(&LetterFilter::default(), 2, Some("d1.x")).await, Err(Error::Cursor)));
     drop(history);
 
     let history = folder.open();
@@ -228,7 +234,13 @@ async fn refusals_of_the_door_are_durable_and_can_be_paged_and_marked() {
     assert!(history.dead_letter(uuid::Uuid::nil()).await.unwrap().is_none());
     // One that no flush has written yet.
     history.append(0, 1, "simulate", START + 3, &[], &[reject(8, "bus")]).await.unwrap();
-    let held = history.dead_letters(20, None).await.unwrap().rows.into_iter().find(|letter| letter.index == 8);
+    let held = history
+        .dead_letters(&LetterFilter::default(), 20, None)
+        .await
+        .unwrap()
+        .rows
+        .into_iter()
+        .find(|letter| letter.index == 8);
     let held = held.unwrap();
     history.replayed(held.id, 98).await.unwrap();
     assert_eq!(history.dead_letter(held.id).await.unwrap().unwrap().replayed_us, Some(98));
@@ -253,7 +265,7 @@ async fn who_was_overtaken_writes_nothing() {
     let third = folder.open();
     assert_eq!(third.positions(), [0, 1]);
     assert_eq!(ledger_of(&third, "http"), [1, 1, 0, 0]);
-    assert!(third.dead_letters(10, None).await.unwrap().rows.is_empty());
+    assert!(third.dead_letters(&LetterFilter::default(), 10, None).await.unwrap().rows.is_empty());
 }
 
 #[tokio::test]
@@ -356,6 +368,56 @@ async fn retention_drops_whole_chunks_by_arrival() {
     assert_eq!(all(&history, "m0").await, []);
     assert_eq!(all(&history, "m1").await.len(), 1);
     assert_eq!(ledger_of(&history, "http"), [2, 2, 0, 0]);
+}
+
+#[tokio::test]
+async fn old_dead_letters_are_dropped_and_stay_counted() {
+    let folder = Folder::new();
+    let history = folder.open_with(Options { dead_letter_retention_us: 100 * SECOND, ..options() });
+    let rejects: Vec<_> = (0..2_500).map(|at| reject(at, "old")).collect();
+    history.refuse("http", START, &rejects).await.unwrap();
+    history.refuse("http", START + 50 * SECOND, &[reject(0, "new")]).await.unwrap();
+    history.append(0, 0, "simulate", START, &[], &[reject(7, "bus")]).await.unwrap();
+    history.flush().await.unwrap();
+    history.inner.drop_old_letters(START + 120 * SECOND).await.unwrap();
+    let kept = history.dead_letters(&LetterFilter::default(), 10, None).await.unwrap().rows;
+    assert_eq!(kept.iter().map(|letter| &*letter.payload).collect::<Vec<_>>(), [b"new"]);
+    assert_eq!((ledger_of(&history, "http"), ledger_of(&history, "simulate")), ([2_501, 0, 2_501, 0], [1, 0, 1, 0]));
+}
+
+#[tokio::test]
+async fn dead_letters_are_found_by_source_code_and_arrival() {
+    let folder = Folder::new();
+    let history = folder.open();
+    history.refuse("http", START, &[reject(0, "a"), reject(1, "b")]).await.unwrap();
+    let late = Reject { code: ErrorCode::TooOld, ..reject(0, "c") };
+    history.refuse("http", START + SECOND, &[late.clone()]).await.unwrap();
+    // In memory alone, then on disk.
+    history.append(0, 0, "simulate", START + 2 * SECOND, &[], &[late, reject(1, "e")]).await.unwrap();
+    let some = |text: &str| Some(text.to_owned());
+    for _ in 0..2 {
+        let found = async |filter: LetterFilter| {
+            let (mut found, mut cursor) = (Vec::new(), None);
+            loop {
+                let page = history.dead_letters(&filter, 1, cursor.as_deref()).await.unwrap();
+                found.extend(page.rows.iter().map(|letter| String::from_utf8(letter.payload.clone()).unwrap()));
+                match page.next_cursor {
+                    Some(next) => cursor = Some(next),
+                    None => break,
+                }
+            }
+            found.sort();
+            found.concat()
+        };
+        let all = LetterFilter::default();
+        assert_eq!(found(all.clone()).await, "abcce");
+        assert_eq!(found(LetterFilter { source: some("http"), ..all.clone() }).await, "abc");
+        assert_eq!(found(LetterFilter { source: some("simulate"), code: some("too_old"), ..all.clone() }).await, "c");
+        assert_eq!(found(LetterFilter { from_us: START + SECOND, ..all.clone() }).await, "cce");
+        assert_eq!(found(LetterFilter { to_us: START + SECOND, ..all.clone() }).await, "ab");
+        assert_eq!(found(LetterFilter { source: some("nobody"), ..all }).await, "");
+        history.flush().await.unwrap();
+    }
 }
 
 #[tokio::test]

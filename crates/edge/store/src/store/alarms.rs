@@ -47,6 +47,10 @@ pub struct AlarmQuery {
     pub severity: Option<String>,
     /// `true`: all but `normal`; `false`: all.
     pub open: bool,
+    /// Last change, inclusive.
+    pub from_us: Option<i64>,
+    /// Last change, exclusive.
+    pub to_us: Option<i64>,
     pub limit: usize,
     pub cursor: Option<String>,
 }
@@ -257,6 +261,14 @@ fn page(connection: &Connection, query: &AlarmQuery) -> Result<Page<AlarmRow>, E
         if let Some(value) = value {
             sql += condition;
             values.push(value.clone().into());
+        }
+    }
+    for (condition, at_us) in
+        [(" and listed.changed_us >= ?", query.from_us), (" and listed.changed_us < ?", query.to_us)]
+    {
+        if let Some(at_us) = at_us {
+            sql += condition;
+            values.push(at_us.into());
         }
     }
     if query.open {

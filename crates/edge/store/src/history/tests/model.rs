@@ -365,7 +365,7 @@ async fn run_seeds(seeds: std::ops::Range<u64>, busy: bool) -> Seen {
         }
         let (mut dead, mut cursor) = (std::collections::BTreeSet::new(), None);
         loop {
-            let page = run.history.dead_letters(7, cursor.as_deref()).await.unwrap();
+            let page = run.history.dead_letters(&LetterFilter::default(), 7, cursor.as_deref()).await.unwrap();
             dead.extend(page.rows.iter().map(|letter| letter.id));
             let Some(next) = page.next_cursor else { break };
             cursor = Some(next);
