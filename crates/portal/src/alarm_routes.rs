@@ -109,7 +109,7 @@ pub(crate) async fn ack(State(app): State<App>, Id(id): Id, Object(body): Object
 )]
 pub(crate) async fn shelve(State(app): State<App>, Id(id): Id, Object(body): Object) -> Answer {
     let mut keys = Keys::new(body);
-    let (until_us, reason) = (keys.until("until", "minutes"), keys.text("reason"));
+    let (until_us, reason) = (keys.until("until", "minutes", now_us()), keys.text("reason"));
     order(&app, id, keys.end(Action::Shelve { until_us, reason })?).await
 }
 
@@ -284,8 +284,8 @@ impl Keys {
         time
     }
 
-    /// An end, as a moment or as minutes from now; one of them must be there.
-    pub(crate) fn until(&mut self, until: &'static str, minutes: &'static str) -> i64 {
+    /// An end, as a moment or as minutes from `from_us` on; one of them must be there.
+    pub(crate) fn until(&mut self, until: &'static str, minutes: &'static str, from_us: i64) -> i64 {
         let failed = self.problems.len();
         let at = self.time(until);
         let span = self.take(minutes);
@@ -303,7 +303,7 @@ impl Keys {
         match (at, span_us) {
             (Some(_), Some(_)) => self.wrong(minutes, format!("either {until} or {minutes}")),
             (Some(at), None) => return at,
-            (None, Some(span_us)) => return now_us() + span_us,
+            (None, Some(span_us)) => return from_us.saturating_add(span_us),
             (None, None) if self.problems.len() == failed => {
                 self.wrong(until, format!("{until} or {minutes} must say when it ends"));
             }

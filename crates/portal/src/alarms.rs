@@ -11,7 +11,7 @@ mod view;
 pub(crate) use view::view;
 
 use crate::hub::Hub;
-use alarm::{Action, Alarm, Change, Command, Criticality, Event};
+use alarm::{Action, Alarm, Audit, Change, Command, Criticality, Event};
 use catalog::{Catalogue, Severity};
 use room::Room;
 use std::sync::Arc;
@@ -107,7 +107,11 @@ impl Alarms {
         let (inner, machine) = (self.inner.clone(), machine.to_owned());
         finish(async move {
             let mut room = inner.enter().await?;
-            let standing = room.window(&machine, command.at_us).cloned();
+            let mut standing = room.window(&machine, command.at_us).cloned();
+            if matches!(command.action, Action::EndMaintenance) {
+                // Where none stands the next one that is planned is called off.
+                standing = standing.or_else(|| room.planned(&machine, command.at_us).cloned());
+            }
             // The window is judged by the rules of an alarm, also where the machine has none yet.
             let mut judged = Alarm::new(&machine, "maintenance", "Maintenance", Criticality::default());
             judged.maintenance = standing.as_ref().map(step::maintenance_of);
@@ -134,6 +138,36 @@ impl Alarms {
             let done = step.done();
             inner.write(&mut room, done).await?;
             Ok(changed)
+        })
+        .await
+    }
+
+    /// A machine's maintenance window (`Action::BeginMaintenance`) is to begin at `from_us`, which lies ahead: the clock
+    /// begins it. Its alarms as they are.
+    pub(crate) async fn plan(
+        &self,
+        machine: &str,
+        from_us: i64,
+        command: Command,
+    ) -> Result<Vec<AlarmRow>, CommandError> {
+        let (inner, machine) = (self.inner.clone(), machine.to_owned());
+        finish(async move {
+            let mut room = inner.enter().await?;
+            // Judged as it will be when it begins.
+            let begin = Command { at_us: from_us, ..command.clone() };
+            let outcome = Alarm::new(&machine, "maintenance", "Maintenance", Criticality::default())
+                .apply(&Event::Person(begin.clone()))?;
+            let mut step = Step::new(&room, &inner.rules);
+            if let Some(audit) = outcome.audit {
+                let why = audit.why.map(|reason| format!("from {}: {reason}", wire::format_time(from_us)));
+                let (action, to) = ("plan_maintenance".to_owned(), audit.from.clone());
+                step.note(format!("machine:{machine}"), Audit { at_us: command.at_us, action, to, why, ..audit });
+            }
+            step.record.maintenance.extend(window(&machine, None, &begin));
+            let rows = step.of_machine(&machine).into_iter().cloned().collect();
+            let done = step.done();
+            inner.write(&mut room, done).await?;
+            Ok(rows)
         })
         .await
     }
@@ -200,14 +234,19 @@ impl Alarms {
         self.inner.write(&mut room, done).await
     }
 
-    /// What the clock brings: shelves that end, alarms that ask again, maintenance that is over.
+    /// What the clock brings: shelves that end, alarms that ask again, maintenance that begins or is over.
     pub(crate) async fn clock(&self, now_us: i64) -> Result<(), store::Error> {
         let mut room = self.inner.enter().await?;
+        let begun = room.begun_by(now_us);
+        // Told to the caller's loop also where nothing is written below.
+        self.inner.due.send_replace(room.due_us());
+        let mut step = Step::new(&room, &self.inner.rules);
+        // Before the end of another window, so that no alarm is told of between the two.
+        begun.iter().for_each(|window| step.begin(window, now_us));
         let mut due = room.due_by(now_us);
-        if due.is_empty() {
+        if due.is_empty() && step.record.audit.is_empty() {
             return Ok(());
         }
-        let mut step = Step::new(&room, &self.inner.rules);
         // Who was first is told first, so that those who follow stay silent.
         due.sort_by_key(|id| step.row(*id).is_some_and(|row| row.group.is_some()));
         for id in due {

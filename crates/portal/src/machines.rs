@@ -16,7 +16,7 @@ use catalog::{Class, MachineId, Severity, Text};
 use engine::Live;
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, sync::Arc};
-use store::{MachineRow, NewAudit, NewEvent};
+use store::{AlarmRow, MachineRow, NewAudit, NewEvent};
 
 /// Silence after which a machine's values are stale, where its class does not say.
 const STALE_US: i64 = 30_000_000;
@@ -170,13 +170,13 @@ pub(crate) async fn confirm(State(app): State<App>, Machine(machine): Machine) -
     Ok(answer::value(&describe(&app, &row, &hash)))
 }
 
-/// Begin a maintenance window: alarms of the machine are suppressed by design until it ends.
+/// Begin a maintenance window, or plan one: while it lasts, alarms of the machine are suppressed by design.
 #[utoipa::path(
     post,
     path = "/api/machines/{machineId}/maintenance",
     tag = "machines",
     params(("machineId" = String, Path, description = "Machine")),
-    request_body(content = Object, description = "`reason`, and `to` (RFC 3339) or `minutes`; `from`, where given, is not later than now"),
+    request_body(content = Object, description = "`reason`, and `to` (RFC 3339) or `minutes`; it begins at `from` where that lies ahead, else at once"),
     responses(
         (status = 200, description = "Its alarms as they are from here", body = Object),
         (status = 404, description = "No such machine", body = Problem, content_type = "application/problem+json"),
@@ -190,16 +190,16 @@ pub(crate) async fn begin_maintenance(
 ) -> Answer {
     let row = known(&app, &machine).await?;
     let mut keys = Keys::new(body);
-    let from_us = keys.time("from");
-    let (until_us, reason) = (keys.until("to", "minutes"), keys.text("reason"));
-    if from_us.is_some_and(|from_us| from_us > now_us() + STALE_US) {
-        keys.wrong("from", "a window begins at once: send it when the work begins");
-    }
+    let planned_us = keys.time("from").filter(|from_us| *from_us > now_us());
+    let (until_us, reason) = (keys.until("to", "minutes", planned_us.unwrap_or_else(now_us)), keys.text("reason"));
     let action = keys.end(Action::BeginMaintenance { until_us, reason })?;
-    maintenance(&app, &row.machine_id, action).await
+    match planned_us {
+        Some(from_us) => shown(app.alarms.plan(&row.machine_id, from_us, command(action)).await?),
+        None => maintenance(&app, &row.machine_id, action).await,
+    }
 }
 
-/// End a maintenance window early.
+/// End a maintenance window early; where none stands, call off the next one that is planned.
 #[utoipa::path(
     delete,
     path = "/api/machines/{machineId}/maintenance",
@@ -217,7 +217,10 @@ pub(crate) async fn end_maintenance(State(app): State<App>, Machine(machine): Ma
 }
 
 async fn maintenance(app: &App, machine: &str, action: Action) -> Answer {
-    let alarms = app.alarms.maintenance(machine, command(action)).await?;
+    shown(app.alarms.maintenance(machine, command(action)).await?)
+}
+
+fn shown(alarms: Vec<AlarmRow>) -> Answer {
     let alarms: Vec<_> = alarms.iter().map(|row| answer::raw(view(row))).collect();
     Ok(answer::page("alarms", &alarms, None))
 }

@@ -86,13 +86,17 @@ async fn maintenance_suppresses_by_design() {
     assert_eq!(rig.post(window, r#"{"minutes":30}"#).await.problem().0, 422, "a reason is needed");
     assert_eq!(rig.post(window, r#"{"reason":"x"}"#).await.problem().0, 422, "an end is needed");
     let later = r#"{"reason":"x","from":"2099-01-01T00:00:00Z","to":"2099-01-02T00:00:00Z"}"#;
-    assert_eq!(rig.post(window, later).await.json()["problems"][0]["key"], "from");
+    let planned = rig.post(window, later).await;
+    assert_eq!(planned.json()["alarms"][0]["state"], "unacknowledged", "{}", planned.text());
+    let over = later.replace("2099-01-02", "2098-01-02");
+    assert_eq!(rig.post(window, &over).await.problem().0, 422, "it would end before it begins");
     assert_eq!(rig.post("/api/machines/nobody/maintenance", r#"{"reason":"x","minutes":5}"#).await.problem().0, 404);
     let begun = rig.post(window, r#"{"reason":"tool change","minutes":30}"#).await;
     assert_eq!(begun.json()["alarms"][0]["state"], "suppressed", "{}", begun.text());
     let ended = rig.request("DELETE", window, &[], b"").await;
     assert_eq!(ended.status, 200, "{}", ended.text());
     assert_eq!(rig.json(&path).await["state"], "unacknowledged");
+    assert_eq!(rig.request("DELETE", window, &[], b"").await.status, 200, "the planned one is called off");
     assert_eq!(rig.request("DELETE", window, &[], b"").await.problem().0, 409, "there is no window");
     rig.stop().await;
 }

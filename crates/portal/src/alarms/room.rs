@@ -16,8 +16,10 @@ pub(super) struct Room {
     due: BTreeSet<(i64, Uuid)>,
     /// Standing alarms of the condition `no_data`.
     silent: BTreeSet<Uuid>,
-    /// The last maintenance window of each machine.
-    windows: BTreeMap<String, MaintenanceRow>,
+    /// Maintenance windows of each machine, by their beginning.
+    windows: BTreeMap<String, BTreeMap<i64, MaintenanceRow>>,
+    /// Beginnings that the clock waits for, of windows in `windows`.
+    begins: BTreeSet<(i64, String)>,
 }
 
 impl Room {
@@ -31,6 +33,7 @@ impl Room {
             due: BTreeSet::new(),
             silent: BTreeSet::new(),
             windows: BTreeMap::new(),
+            begins: BTreeSet::new(),
         };
         let windows = store.maintenance_after(crate::delivery::now_us()).await?;
         room.take(None, store.alarms().await?, windows);
@@ -59,7 +62,9 @@ impl Room {
             self.rows.insert(id, row);
         }
         for window in windows {
-            self.windows.insert(window.machine_id.clone(), window);
+            // One that has begun is found to be in force already: to be told of it again changes nothing.
+            self.begins.insert((window.from_us, window.machine_id.clone()));
+            self.windows.entry(window.machine_id.clone()).or_default().insert(window.from_us, window);
         }
     }
 
@@ -76,13 +81,34 @@ impl Room {
         self.silent.iter().filter_map(|id| self.rows.get(id))
     }
 
-    /// The maintenance window in which a machine is at a time.
+    /// The maintenance window in which a machine is at a time; of several the one that ends last.
     pub(super) fn window(&self, machine: &str, at_us: i64) -> Option<&MaintenanceRow> {
-        self.windows.get(machine).filter(|window| window.from_us <= at_us && at_us < window.until_us)
+        let begun = self.windows.get(machine)?.range(..=at_us).map(|(_, window)| window);
+        begun.filter(|window| at_us < window.until_us).max_by_key(|window| window.until_us)
+    }
+
+    /// The next maintenance window that a machine is to have after a time.
+    pub(super) fn planned(&self, machine: &str, at_us: i64) -> Option<&MaintenanceRow> {
+        let later = self.windows.get(machine)?.range(at_us + 1..).map(|(_, window)| window);
+        later.into_iter().find(|window| window.from_us < window.until_us)
+    }
+
+    /// Windows that have begun by `now_us`, each told once. Those that are over are forgotten.
+    pub(super) fn begun_by(&mut self, now_us: i64) -> Vec<MaintenanceRow> {
+        let mut begun = Vec::new();
+        while self.begins.first().is_some_and(|(from_us, _)| *from_us <= now_us) {
+            let Some((from_us, machine)) = self.begins.pop_first() else { break };
+            let Some(windows) = self.windows.get_mut(&machine) else { continue };
+            windows.retain(|_, window| window.until_us > now_us);
+            begun.extend(windows.get(&from_us).cloned());
+        }
+        begun
     }
 
     pub(super) fn due_us(&self) -> Option<i64> {
-        self.due.first().map(|(due_us, _)| *due_us)
+        let due = self.due.first().map(|(due_us, _)| *due_us);
+        let begins = self.begins.first().map(|(from_us, _)| *from_us);
+        due.into_iter().chain(begins).min()
     }
 
     /// Alarms for which the clock has come.

@@ -125,6 +125,18 @@ impl<'a> Step<'a> {
         Ok(self.change(row, audit, ""))
     }
 
+    /// A maintenance window has begun: alarms that it does not hold yet come into it.
+    pub(super) fn begin(&mut self, window: &MaintenanceRow, now_us: i64) {
+        let action = Action::BeginMaintenance { until_us: window.until_us, reason: window.reason.clone() };
+        let command = Command { by: window.by.clone(), role: window.role, at_us: now_us, action };
+        let outside =
+            |row: &&AlarmRow| row.alarm.maintenance.as_ref().is_none_or(|standing| standing.until_us < window.until_us);
+        let rows: Vec<AlarmRow> = self.of_machine(&window.machine_id).into_iter().filter(outside).cloned().collect();
+        for row in rows {
+            self.order(row, &command).expect("it was allowed when it was planned, and is not over");
+        }
+    }
+
     /// The clock has come to `now_us`.
     pub(super) fn clock(&mut self, id: Uuid, now_us: i64) {
         let Some(mut row) = self.row(id).cloned() else { return };

@@ -402,6 +402,8 @@ async fn maintenance_holds_for_alarms_that_are_and_that_come() {
     let about: Vec<_> = portal.store.audit(Some("machine:m1"), 9, None).await.unwrap().rows;
     assert_eq!(about.iter().map(|row| &*row.audit.action).collect::<Vec<_>>(), ["begin_maintenance"]);
 
+    portal.alarms.clock(BEGIN + 30 * SECOND).await.unwrap();
+    assert_eq!(portal.store.audit(None, 9, None).await.unwrap().rows.len(), 5, "what has begun does not begin again");
     assert_eq!(*portal.alarms.due().borrow(), Some(end));
     portal.alarms.clock(end - 1).await.unwrap();
     assert_eq!(portal.row("m1", "heat").await.alarm.state.as_str(), "suppressed");
@@ -411,6 +413,72 @@ async fn maintenance_holds_for_alarms_that_are_and_that_come() {
     assert_eq!(*portal.alarms.due().borrow(), None);
     let told = portal.waiting("log").await;
     assert!(told.contains(&"m1 heat maintenance_ended".to_owned()), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_planned_window_begins_by_the_clock_also_after_a_restart() {
+    for restarted in [false, true] {
+        let mut portal = Portal::new().await;
+        portal.confirm(&["m1"], "mill").await;
+        portal.tell(("m1", "power", Kind::Raised, Warning), 0).await;
+        portal.waiting("log").await;
+        // Ahead of the wall clock, which a restart asks.
+        let from = crate::delivery::now_us() + 3_600 * SECOND;
+        let until_us = from + 600 * SECOND;
+        let begin = |until_us, reason: &str| order(Action::BeginMaintenance { until_us, reason: reason.into() }, 10);
+        for (until_us, reason) in [(from, "over as it begins"), (until_us, " ")] {
+            let refused = portal.alarms.plan("m1", from, begin(until_us, reason)).await;
+            assert!(matches!(refused, Err(CommandError::Illegal(_))), "{reason}");
+        }
+        let alarms = portal.alarms.plan("m1", from, begin(until_us, "bearing")).await.unwrap();
+        assert_eq!(alarms.iter().map(|row| row.alarm.state.as_str()).collect::<Vec<_>>(), ["unacknowledged"]);
+        let audit = portal.store.audit(Some("machine:m1"), 9, None).await.unwrap().rows;
+        let line = &audit[0].audit;
+        assert_eq!((audit.len(), &*line.action, line.at_us), (1, "plan_maintenance", BEGIN + 10 * SECOND));
+        assert!(line.why.as_ref().is_some_and(|why| why.ends_with(": bearing")) && line.until_us == Some(until_us));
+        if restarted {
+            portal.restart().await;
+        }
+        assert_eq!(*portal.alarms.due().borrow(), Some(from));
+        portal.alarms.clock(from - 1).await.unwrap();
+        assert_eq!(portal.row("m1", "power").await.alarm.state.as_str(), "unacknowledged");
+        portal.alarms.clock(from).await.unwrap();
+        let row = portal.row("m1", "power").await;
+        assert_eq!((row.alarm.state.as_str(), row.alarm.changed_us), ("suppressed", from));
+        let second = (from - BEGIN) / SECOND + 1;
+        portal.tell(("m1", "heat", Kind::Raised, Critical), second).await;
+        assert_eq!(portal.row("m1", "heat").await.alarm.state.as_str(), "suppressed");
+        assert_eq!(portal.waiting("log").await, [""; 0]);
+        assert_eq!(*portal.alarms.due().borrow(), Some(until_us));
+        portal.alarms.clock(until_us).await.unwrap();
+        assert_eq!(portal.row("m1", "power").await.alarm.state.as_str(), "unacknowledged");
+    }
+}
+
+#[tokio::test]
+async fn a_planned_window_is_called_off_and_adds_to_one_that_stands() {
+    let mut portal = Portal::new().await;
+    portal.tell(("m1", "power", Kind::Raised, Warning), 0).await;
+    let at = |second: i64| BEGIN + second * SECOND;
+    let begin =
+        |until: i64, second| order(Action::BeginMaintenance { until_us: at(until), reason: "x".into() }, second);
+    let state = async |portal: &Portal| portal.row("m1", "power").await.alarm.state.as_str().to_owned();
+    portal.alarms.plan("m1", at(100), begin(200, 10)).await.unwrap();
+    portal.alarms.maintenance("m1", order(Action::EndMaintenance, 20)).await.unwrap();
+    assert_eq!(*portal.alarms.due().borrow(), Some(at(100)));
+    portal.alarms.clock(at(150)).await.unwrap();
+    assert_eq!(state(&portal).await, "unacknowledged", "called off");
+
+    // One inside the standing one changes nothing, one beyond its end keeps the alarm silent.
+    portal.alarms.maintenance("m1", begin(400, 300)).await.unwrap();
+    portal.alarms.plan("m1", at(310), begin(350, 300)).await.unwrap();
+    portal.alarms.plan("m1", at(390), begin(500, 300)).await.unwrap();
+    for second in [310, 350, 390, 400, 499] {
+        portal.alarms.clock(at(second)).await.unwrap();
+        assert_eq!(state(&portal).await, "suppressed", "{second}");
+    }
+    portal.alarms.clock(at(500)).await.unwrap();
+    assert_eq!(state(&portal).await, "unacknowledged");
 }
 
 #[tokio::test]
