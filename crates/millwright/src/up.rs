@@ -148,6 +148,7 @@ impl Up {
                 quiet_replay: self.source.as_ref().is_some_and(|source| !source.notifies()),
                 metrics: metrics.clone(),
             }),
+            closing: stopping.clone(),
         };
         let parts = ingest::Parts {
             bus: bus.clone(),

@@ -92,7 +92,12 @@ pub(crate) async fn take(app: &App, source: &'static str, request: Request) -> R
     let framing = framing(request.headers());
     let coding = Coding::of(request.headers())?;
     // Held until the answer: what was decoded of the body takes memory too.
-    let (body, _room) = body::read(request, coding, &app.budget).await?;
+    let read = body::read(request, coding, &app.budget);
+    let (body, _room) = tokio::select! {
+        biased;
+        () = app.parts.closing.cancelled() => return Err(unavailable("closing", "the service is closing")),
+        read = read => read?,
+    };
     let arrived_us = now_us();
     let read = if coding == Coding::Plain && body.len() <= INLINE_MAX {
         decode(app, source, framing, coding, &body, arrived_us)

@@ -56,6 +56,8 @@ pub struct Parts {
     pub health: watch::Receiver<BTreeMap<&'static str, Option<String>>>,
     /// What the configuration says.
     pub settings: Arc<Settings>,
+    /// Cancelled when a stop begins: readings are taken no more, everything else is answered until the portal itself ends.
+    pub closing: CancellationToken,
 }
 
 /// (machine, profile, from, until; microseconds since 1970 of event time), see `plant::Plant::set_profile`.

@@ -126,7 +126,12 @@ async fn talk(app: &App, mut socket: WebSocket, mut follower: Follower) {
             },
             () = tokio::time::sleep(KEEP_ALIVE) => Message::Ping(axum::body::Bytes::new()),
         };
-        if !matches!(tokio::time::timeout(STUCK, socket.send(message)).await, Ok(Ok(()))) {
+        let sent = tokio::select! {
+            sent = tokio::time::timeout(STUCK, socket.send(message)) => sent,
+            // A client that does not read must not hold up the end; what was begun goes before the goodbye.
+            () = app.stop.cancelled() => break,
+        };
+        if !matches!(sent, Ok(Ok(()))) {
             return;
         }
     }

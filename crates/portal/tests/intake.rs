@@ -221,3 +221,22 @@ async fn dead_letters_come_strictly_newest_first_also_under_concurrent_posts() {
     assert!(rig.pages("/api/dead-letters?error_code=too_old", "dead_letters", 50).await.is_empty());
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_stop_that_begins_closes_the_door_for_readings_and_no_other() {
+    let rig = Rig::start().await;
+    assert_eq!(taken(&rig.lines(&[reading("m-1", 30, 40.0)]).await), (1, vec![]));
+    // A body that is still on its way then is not waited for.
+    let mut slow = rig.connect().await;
+    let head = "POST /api/readings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000\r\n\r\n{";
+    tokio::io::AsyncWriteExt::write_all(&mut slow, head.as_bytes()).await.unwrap();
+    rig.parts.closing.cancel();
+    let mut first = [0; 12];
+    tokio::io::AsyncReadExt::read_exact(&mut slow, &mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 503");
+    let answer = rig.lines(&[reading("m-1", 29, 40.0)]).await;
+    assert_eq!(answer.problem(), (503, "closing".to_owned()));
+    assert!(answer.headers["retry-after"].parse::<u32>().unwrap() > 0);
+    assert_eq!(rig.stored(1).await["balanced"], true, "the rest of the portal answers");
+    rig.stop().await;
+}

@@ -102,6 +102,7 @@ impl Rig {
                 quiet_replay: false,
                 metrics: metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle(),
             }),
+            closing: CancellationToken::new(),
         };
         change(&mut parts);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -115,3 +115,28 @@ async fn message(reader: &mut BufReader<TcpStream>) -> (u8, Vec<u8>) {
     };
     timeout(Duration::from_secs(20), read).await.expect("a message in time").unwrap()
 }
+
+#[tokio::test]
+async fn clients_that_do_not_read_do_not_hold_up_the_end() {
+    let rig = Rig::start().await;
+    // More than the buffers of a connection hold, so that the portal is in the middle of a frame.
+    let lines: Vec<String> = (0..6_000).map(|at| reading(&format!("m-{at}"), 2, 70.0)).collect();
+    rig.lines(&lines).await;
+    rig.stored(6_000).await;
+    rig.until("/api/alarms?limit=1&open=true", |page| page["next_cursor"].is_string()).await;
+    let mut idle = Vec::new();
+    for _ in 0..50 {
+        let mut stream = rig.connect().await;
+        let head = "GET /ws?after=0 HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 101");
+        idle.push(stream);
+    }
+    // Until the buffers are full.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let began = std::time::Instant::now();
+    rig.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
