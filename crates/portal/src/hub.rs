@@ -1,7 +1,7 @@
 //! The event stream: durable events in commit order with their seq, live values between them.
 //!
-//! The store is the stream; what is broadcast is a shortcut for followers that keep up. A follower holds at most a page of
-//! it, so slow ones cost no memory.
+//! The store is the stream; what is broadcast is a shortcut for followers that keep up. A follower holds a few frames of
+//! its own, bounded in bytes, so that slow ones cost little memory.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Events that a follower may lag behind before it reads from the store.
 const EVENTS: usize = 256;
-/// Events read from the store at once.
-const PAGE: usize = 256;
+/// Events read from the store at once,
+const PAGE: usize = 64;
+/// of which a follower keeps so many bytes, and one event more at most; the rest is read again.
+const BACKLOG_BYTES: usize = 64 * 1024;
 /// Live frames that a follower may lag behind before it misses one: newer values make it worthless.
 const LIVE_FRAMES: usize = 2;
 /// How often live values are sent.
@@ -172,8 +174,14 @@ impl Follower {
             self.resync(newest);
             return Ok(());
         }
-        self.behind = events.len() == PAGE;
-        self.backlog = events.iter().map(Frame::of).collect();
+        let mut bytes = 0;
+        let kept = events.iter().map(Frame::of).take_while(|frame| {
+            let fits = bytes < BACKLOG_BYTES;
+            bytes += frame.json.len();
+            fits
+        });
+        self.backlog = kept.collect();
+        self.behind = self.backlog.len() == PAGE || self.backlog.len() < events.len();
         Ok(())
     }
 

@@ -84,8 +84,9 @@ pub(crate) async fn ws(
     })?;
     let (follower, room) = follow(&app, after).await?;
     let open = app.upgraded.token();
-    // Clients have nothing to say.
-    let upgrade = upgrade.max_message_size(64 * 1024);
+    // Clients have nothing to say, and each frame is written out before the next: the buffers that each connection has may
+    // be small.
+    let upgrade = upgrade.max_message_size(64 * 1024).read_buffer_size(4 * 1024).write_buffer_size(16 * 1024);
     Ok(upgrade.on_upgrade(move |socket| async move {
         talk(&app, socket, follower).await;
         drop((room, open));

@@ -93,6 +93,26 @@ async fn slow_followers_are_served_from_the_store_and_hold_a_page_at_most() {
 }
 
 #[tokio::test]
+async fn a_follower_that_is_behind_holds_few_bytes_and_misses_nothing() {
+    let stream = Stream::new();
+    let data = format!(r#"{{"a":"{}"}}"#, "x".repeat(10_000));
+    let events = vec![NewEvent { kind: "alarm".into(), data }; 200];
+    stream.store.record(Record { events, ..Record::default() }).await.unwrap();
+    let mut follower = stream.hub.follow(Some(0)).await.unwrap();
+    for seq in 1..=200 {
+        assert_eq!(follower.next().await.unwrap().seq, seq);
+        let held: usize = follower.backlog.iter().map(|frame| frame.json.len()).sum();
+        assert!(held < BACKLOG_BYTES + 11_000, "{held}");
+    }
+    // One event that is larger than all of it is handed out alone.
+    let large = format!(r#"{{"a":"{}"}}"#, "x".repeat(2 * BACKLOG_BYTES));
+    let events = vec![NewEvent { kind: "alarm".into(), data: large }; 3];
+    stream.store.record(Record { events, ..Record::default() }).await.unwrap();
+    let mut follower = stream.hub.follow(Some(200)).await.unwrap();
+    assert_eq!(seqs(&mut follower, 3).await, range(201, 203));
+}
+
+#[tokio::test]
 async fn what_is_no_more_is_a_resync() {
     let stream = Stream::new();
     stream.write(20).await;
