@@ -130,6 +130,7 @@ impl Up {
         let work = tasks.phase();
         let last = tasks.phase();
         let sources = &self.config.sources;
+        let quiet = portal::QuietArrivals::default();
         let portal = portal::Parts {
             bus: bus.clone(),
             history: history.clone(),
@@ -145,7 +146,7 @@ impl Up {
             settings: Arc::new(portal::Settings {
                 notifiers: checked.notifiers,
                 clock_offsets: sources.iter().map(|source| (source.name.clone(), source.clock_offset.0)).collect(),
-                quiet_replay: self.source.as_ref().is_some_and(|source| !source.notifies()),
+                quiet: quiet.clone(),
                 metrics: metrics.clone(),
             }),
             closing: stopping.clone(),
@@ -189,7 +190,7 @@ impl Up {
             if let Some(source) = self.source.take() {
                 // At full speed there would be too many to read; the table at the end tells what was found.
                 let mut paced = (!source.is_at_full_speed()).then_some(terminal);
-                let whole = replay::Whole { bus: &bus, history: &history, judged, tally: &tally };
+                let whole = replay::Whole { bus: &bus, history: &history, judged, tally: &tally, quiet };
                 let replaying = source.run(whole, self.output, &stopping);
                 let replayed = match &mut paced {
                     Some(terminal) => tokio::select! {

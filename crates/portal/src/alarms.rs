@@ -10,7 +10,7 @@ mod view;
 
 pub(crate) use view::view;
 
-use crate::hub::Hub;
+use crate::{hub::Hub, quiet::QuietArrivals};
 use alarm::{Action, Alarm, Audit, Change, Command, Criticality, Event};
 use catalog::{Catalogue, Severity};
 use room::Room;
@@ -44,8 +44,8 @@ struct Rules {
     catalogue: watch::Receiver<Arc<Catalogue>>,
     /// Names of the channels.
     channels: Vec<String>,
-    /// Nobody is notified.
-    quiet: bool,
+    /// Nobody is notified of these.
+    quiet: QuietArrivals,
 }
 
 /// Why an order was not carried out.
@@ -63,7 +63,8 @@ impl Alarms {
     /// Reads every alarm from the store.
     pub(crate) async fn load(parts: &crate::Parts, hub: Arc<Hub>) -> Result<Alarms, store::Error> {
         let channels = parts.settings.notifiers.iter().map(|(name, _)| name.clone()).collect();
-        Alarms::open(parts.store.clone(), parts.catalogue.subscribe(), channels, parts.settings.quiet_replay, hub).await
+        Alarms::open(parts.store.clone(), parts.catalogue.subscribe(), channels, parts.settings.quiet.clone(), hub)
+            .await
     }
 
     /// As [`Alarms::load`], by what it needs alone.
@@ -71,7 +72,7 @@ impl Alarms {
         store: Store,
         catalogue: watch::Receiver<Arc<Catalogue>>,
         channels: Vec<String>,
-        quiet: bool,
+        quiet: QuietArrivals,
         hub: Arc<Hub>,
     ) -> Result<Alarms, store::Error> {
         let room = Room::load(&store).await?;

@@ -21,6 +21,7 @@ mod ops;
 mod pages;
 mod params;
 mod problem;
+mod quiet;
 mod readings;
 mod router;
 mod server;
@@ -32,6 +33,7 @@ use app::App;
 use bus::Bus;
 use catalog::Catalogue;
 use hub::Hub;
+pub use quiet::QuietArrivals;
 use std::{collections::BTreeMap, sync::Arc};
 use store::{History, LiveValues, Store};
 use tokio::sync::watch;
@@ -69,8 +71,8 @@ pub struct Settings {
     pub notifiers: Vec<(String, notify::Notifier)>,
     /// How far a source's clock is ahead of UTC, microseconds.
     pub clock_offsets: BTreeMap<String, i64>,
-    /// Readings of a replayed file (source `file`) notify nobody.
-    pub quiet_replay: bool,
+    /// What arrived of a replayed file: people are notified of everything else.
+    pub quiet: QuietArrivals,
     /// Answers `/metrics`.
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
 }

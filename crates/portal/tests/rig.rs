@@ -99,7 +99,7 @@ impl Rig {
             settings: Arc::new(Settings {
                 notifiers: Vec::new(),
                 clock_offsets: BTreeMap::new(),
-                quiet_replay: false,
+                quiet: portal::QuietArrivals::default(),
                 metrics: metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle(),
             }),
             closing: CancellationToken::new(),

@@ -59,7 +59,7 @@ pub enum Error {
 }
 
 /// Sends what `pieces` yields (on a thread of its own) until its end or `stop`. Readings keep their event time and
-/// arrive now; each piece is told to `progress` once it is durable.
+/// arrive now: their arrival is told to `arriving` before they are sent, each piece to `progress` once it is durable.
 ///
 /// # Errors
 /// A piece cannot be read, or the bus or the history not written.
@@ -69,6 +69,7 @@ pub async fn run<I, E>(
     pieces: I,
     speed: Speed,
     stop: CancellationToken,
+    mut arriving: impl FnMut(i64),
     mut progress: impl FnMut(&Progress),
 ) -> Result<Progress, Error>
 where
@@ -99,7 +100,9 @@ where
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        if !send(bus, &piece, &stop).await? {
+        let arrived_us = now_us();
+        arriving(arrived_us);
+        if !send(bus, &piece, arrived_us, &stop).await? {
             so_far.stopped = true;
             break;
         }
@@ -138,8 +141,7 @@ where
 }
 
 /// Sends one piece; false where `stop` came while the bus was full.
-async fn send(bus: &Bus, piece: &Piece, stop: &CancellationToken) -> Result<bool, Error> {
-    let arrived_us = now_us();
+async fn send(bus: &Bus, piece: &Piece, arrived_us: i64, stop: &CancellationToken) -> Result<bool, Error> {
     let record = |(partition, batch): &(u16, ReadingBatch)| {
         let mut value = Vec::new();
         batch.encode(&mut value);

@@ -27,16 +27,36 @@ fn piece(second: i64) -> Result<Piece, std::io::Error> {
 async fn a_file_is_sent_to_its_end_and_its_refused_rows_are_dead_letters() {
     let room = Room::new();
     let (open, history) = (room.open(), room.open_history());
-    let mut told = Vec::new();
+    let (mut told, mut arrived) = (Vec::new(), std::collections::BTreeSet::new());
     let stop = CancellationToken::new();
     let pieces = (0..5).map(piece);
-    let sent = replay::run(&open.bus, &history, pieces, Speed::Max, stop, |sent: &Progress| told.push(*sent));
+    let sent = replay::run(
+        &open.bus,
+        &history,
+        pieces,
+        Speed::Max,
+        stop,
+        |at| {
+            arrived.insert(at);
+        },
+        |sent: &Progress| {
+            told.push(*sent);
+        },
+    );
     let sent = sent.await.unwrap();
     assert_eq!((sent.readings, sent.rejects, sent.stopped), (10, 5, false));
     assert_eq!(told.len(), 5);
     let on_the_bus = open.bus.rows_from(&open.bus.begins()).unwrap();
     assert_eq!(on_the_bus.get("file"), Some(&10));
     assert_eq!(history.ledger()[0].rejected, 5);
+    let mut consumer = open.bus.consumer(&open.bus.begins()).unwrap();
+    let mut seen = 0;
+    while seen < 10 {
+        for record in consumer.next(1 << 20).await.unwrap() {
+            assert!(arrived.contains(&record.arrived_us), "every record's arrival was told");
+            seen += record.rows;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,7 +71,7 @@ async fn a_stop_ends_a_replay_between_two_pieces() {
             cancel.cancel();
         }
     };
-    let sent = replay::run(&open.bus, &history, pieces, Speed::Max, stop, cancel_at_three).await.unwrap();
+    let sent = replay::run(&open.bus, &history, pieces, Speed::Max, stop, |_| {}, cancel_at_three).await.unwrap();
     assert_eq!((sent.readings, sent.stopped), (6, true));
 }
 
@@ -61,6 +81,6 @@ async fn a_file_that_cannot_be_read_on_ends_with_its_error() {
     let (open, history) = (room.open(), room.open_history());
     let pieces = [piece(0), Err(std::io::Error::other("disk gone"))];
     let stop = CancellationToken::new();
-    let sent = replay::run(&open.bus, &history, pieces, Speed::Max, stop, |_| {}).await;
+    let sent = replay::run(&open.bus, &history, pieces, Speed::Max, stop, |_| {}, |_| {}).await;
     assert!(matches!(sent, Err(replay::Error::File(_))), "{sent:?}");
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use bus::Bus;
 use catalog::Catalogue;
 use jiff::tz::TimeZone;
+use portal::QuietArrivals;
 use services::{ingest::Tally, replay};
 use std::{path::Path, sync::Arc, time::Duration};
 use store::{History, history::Appended};
@@ -39,6 +40,8 @@ pub(super) struct Whole<'a> {
     /// How far detect has come.
     pub(super) judged: watch::Receiver<Vec<i64>>,
     pub(super) tally: &'a Tally,
+    /// Takes what nobody is to be notified of.
+    pub(super) quiet: QuietArrivals,
 }
 
 impl Source {
@@ -67,11 +70,6 @@ impl Source {
         self.speed == Speed::Max
     }
 
-    /// Whether people are notified of what it finds.
-    pub(super) fn notifies(&self) -> bool {
-        self.notifies
-    }
-
     /// Sends the file, waits until all of it is stored and judged, and gives what was found, to be told; `None` where
     /// `stop` came first.
     pub(super) async fn run(
@@ -80,7 +78,7 @@ impl Source {
         output: Output,
         stop: &CancellationToken,
     ) -> Result<Option<String>> {
-        let Source { file, request, speed, .. } = self;
+        let Source { file, request, speed, notifies } = self;
         let (speed, rows) = match speed {
             Speed::Max => (replay::Speed::Max, ROWS),
             Speed::Times(times) => (replay::Speed::Times(times), PACED_ROWS),
@@ -88,8 +86,13 @@ impl Source {
         let mut bar = Progress::new(file.total());
         let (tell_read, read) = watch::channel(0);
         let pieces = Pieces { file, history: whole.history.clone(), rows, tell_read };
-        let replaying = replay::run(whole.bus, whole.history, pieces, speed, stop.clone(), |_| bar.set(*read.borrow()));
-        let sent = replaying.await;
+        let arriving = |arrived_us| {
+            if !notifies {
+                whole.quiet.add(arrived_us);
+            }
+        };
+        let progress = |_: &replay::Progress| bar.set(*read.borrow());
+        let sent = replay::run(whole.bus, whole.history, pieces, speed, stop.clone(), arriving, progress).await;
         bar.end();
         let sent = sent.context("replay the file")?;
         if sent.stopped || !whole.wait_for(whole.bus.ends(), stop).await {

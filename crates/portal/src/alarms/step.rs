@@ -219,10 +219,13 @@ impl<'a> Step<'a> {
     fn notifications(&self, row: &AlarmRow, audit: &Audit, but: &str) -> Vec<NewNotification> {
         let alarm = &row.alarm;
         let known = alarm.subject == Subject::System || self.rules.store.confirmed(&alarm.machine_id);
-        if self.rules.quiet || !known {
+        let alert: Option<serde_json::Value> = row.alert.as_deref().and_then(|json| serde_json::from_str(json).ok());
+        let arrived = alert.as_ref().and_then(|alert| alert["arrived_at"].as_str());
+        let arrived_us = arrived.and_then(|arrived| wire::parse_time(arrived.as_bytes()).ok());
+        let quiet = arrived_us.is_some_and(|arrived_us| self.rules.quiet.holds(arrived_us));
+        if quiet || !known {
             return Vec::new();
         }
-        let alert: Option<serde_json::Value> = row.alert.as_deref().and_then(|json| serde_json::from_str(json).ok());
         let text = |key: &str| {
             let text = alert.as_ref().and_then(|alert| alert["text"][key].as_str());
             text.unwrap_or(&alarm.condition).to_owned()

@@ -20,7 +20,7 @@ struct Portal {
     hub: Arc<Hub>,
     alarms: Alarms,
     offset: i64,
-    quiet: bool,
+    quiet: QuietArrivals,
     raised: BTreeMap<(String, String), Uuid>,
 }
 
@@ -28,14 +28,15 @@ impl Portal {
     async fn new() -> Portal {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store.db")).unwrap();
-        let (hub, alarms) = open(&store, false).await;
-        Portal { folder, store, hub, alarms, offset: 0, quiet: false, raised: BTreeMap::new() }
+        let quiet = QuietArrivals::default();
+        let (hub, alarms) = open(&store, &quiet).await;
+        Portal { folder, store, hub, alarms, offset: 0, quiet, raised: BTreeMap::new() }
     }
 
     /// As after a kill: nothing is left but the file.
     async fn restart(&mut self) {
         self.store = Store::open(&self.folder.path().join("store.db")).unwrap();
-        (self.hub, self.alarms) = open(&self.store, self.quiet).await;
+        (self.hub, self.alarms) = open(&self.store, &self.quiet).await;
     }
 
     async fn confirm(&self, machines: &[&str], class: &str) {
@@ -124,11 +125,12 @@ impl Portal {
     }
 }
 
-async fn open(store: &Store, quiet: bool) -> (Arc<Hub>, Alarms) {
+async fn open(store: &Store, quiet: &QuietArrivals) -> (Arc<Hub>, Alarms) {
     let hub = Arc::new(Hub::new(store.clone(), LiveValues::default(), CancellationToken::new()));
     let catalogue = watch::Sender::new(Arc::new(Catalogue::builtin()));
     let channels = vec!["log".to_owned(), "hook".to_owned()];
-    let alarms = Alarms::open(store.clone(), catalogue.subscribe(), channels, quiet, hub.clone()).await.unwrap();
+    let alarms =
+        Alarms::open(store.clone(), catalogue.subscribe(), channels, quiet.clone(), hub.clone()).await.unwrap();
     (hub, alarms)
 }
 
@@ -173,16 +175,26 @@ async fn a_raise_becomes_an_alarm_an_audit_line_events_and_notifications() {
 }
 
 #[tokio::test]
-async fn nobody_is_notified_of_machines_that_no_person_confirmed_nor_in_a_quiet_replay() {
+async fn nobody_is_notified_of_machines_that_no_person_confirmed_nor_of_a_replayed_file() {
     let mut portal = Portal::new().await;
     portal.tell(("m1", "overstrain", Kind::Raised, Critical), 0).await;
     assert_eq!(portal.waiting("log").await, [""; 0]);
-    portal.quiet = true;
-    portal.restart().await;
     portal.confirm(&["m2"], "mill").await;
-    portal.tell(("m2", "overstrain", Kind::Raised, Critical), 0).await;
+    let replayed = portal.alert(("m2", "overstrain", Kind::Raised, Critical), 0);
+    portal.quiet.add(replayed.arrived_at);
+    portal.detect(vec![replayed]).await;
+    portal.deliver(10).await;
     assert_eq!(portal.waiting("log").await, [""; 0]);
     assert_eq!(portal.row("m2", "overstrain").await.alarm.state.as_str(), "unacknowledged");
+    let id = store::alarm_id("m2", "overstrain");
+    let shelve = Action::Shelve { until_us: BEGIN + 60 * SECOND, reason: "parts".into() };
+    portal.alarms.command(id, order(shelve, 10)).await.unwrap();
+    portal.alarms.clock(BEGIN + 60 * SECOND).await.unwrap();
+    assert_eq!(portal.row("m2", "overstrain").await.alarm.state.as_str(), "unacknowledged");
+    assert_eq!(portal.waiting("log").await, [""; 0], "nor of what the clock makes of it");
+    // A live reading of the same machine, and a moment later.
+    portal.tell(("m2", "power", Kind::Raised, Critical), 600).await;
+    assert_eq!(portal.waiting("log").await, ["m2 power raised"]);
 }
 
 #[tokio::test]
@@ -240,7 +252,7 @@ async fn an_order_is_told_also_when_whoever_gave_it_went_away() {
 #[tokio::test]
 async fn a_portal_that_was_overtaken_writes_nothing_and_goes_on_from_what_is_there() {
     let mut portal = Portal::new().await;
-    let (_, other) = open(&portal.store, false).await;
+    let (_, other) = open(&portal.store, &portal.quiet).await;
     portal.tell(("m1", "overstrain", Kind::Raised, Critical), 0).await;
     let batch = portal.store.outbox_after(0, 10).await.unwrap();
     assert!(matches!(other.deliver(batch.clone()).await, Err(store::Error::Fenced { .. })));

@@ -21,7 +21,9 @@ impl Room {
         let stop = CancellationToken::new();
         let hub = Arc::new(Hub::new(store.clone(), LiveValues::default(), stop.clone()));
         let catalogue = tokio::sync::watch::Sender::new(Arc::new(Catalogue::builtin()));
-        let alarms = Alarms::open(store.clone(), catalogue.subscribe(), vec![], false, hub).await.unwrap();
+        let alarms = Alarms::open(store.clone(), catalogue.subscribe(), vec![], crate::QuietArrivals::default(), hub)
+            .await
+            .unwrap();
         Room { _folder: folder, store, alarms, stop }
     }
 

@@ -31,7 +31,9 @@ impl Desk {
         let hub = Arc::new(Hub::new(store.clone(), LiveValues::default(), CancellationToken::new()));
         let catalogue = tokio::sync::watch::Sender::new(Arc::new(Catalogue::builtin()));
         let channels = channels.iter().map(|name| (*name).to_owned()).collect();
-        let alarms = Alarms::open(store.clone(), catalogue.subscribe(), channels, false, hub).await.unwrap();
+        let alarms = Alarms::open(store.clone(), catalogue.subscribe(), channels, crate::QuietArrivals::default(), hub)
+            .await
+            .unwrap();
         Desk { _folder: folder, store, alarms, stop: CancellationToken::new() }
     }
 
