@@ -24,18 +24,20 @@ pub(super) fn decode(
     }
     let (messages, framing) = split(value, framing)?;
     let mut whole = Decoded { messages: messages.len() as u32, ..Decoded::default() };
-    let mut parts = vec![0..messages.len()];
-    while let Some(part) = parts.pop() {
-        let text = join(&messages[part.clone()], framing);
-        let tries = if part.len() == 1 { TRIES } else { 1 };
+    // From a message on, before a message.
+    let mut parts = vec![(0, messages.len())];
+    while let Some((from, to)) = parts.pop().filter(|(from, to)| from < to) {
+        let text = join(&messages[from..to], framing);
+        let alone = to - from == 1;
+        let tries = if alone { TRIES } else { 1 };
         match (0..tries).find_map(|_| attempt(&text, framing)) {
-            Some(decoded) => add(&mut whole, decoded?, part.start as u32),
-            None if part.len() > 1 => {
-                let middle = part.start + part.len() / 2;
+            Some(decoded) => add(&mut whole, decoded?, from as u32),
+            None if alone => whole.rejects.push(refused(messages[from], from as u32)),
+            None => {
+                let middle = from + (to - from) / 2;
                 // The first half is taken first: the readings of a machine keep their order.
-                parts.extend([middle..part.end, part.start..middle]);
+                parts.extend([(middle, to), (from, middle)]);
             }
-            None => whole.rejects.extend(part.map(|at| refused(messages[at], at as u32))),
         }
     }
     Ok(whole)

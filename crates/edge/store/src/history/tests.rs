@@ -391,7 +391,7 @@ async fn dead_letters_are_found_by_source_code_and_arrival() {
     let history = folder.open();
     history.refuse("http", START, &[reject(0, "a"), reject(1, "b")]).await.unwrap();
     let late = Reject { code: ErrorCode::TooOld, ..reject(0, "c") };
-    history.refuse("http", START + SECOND, &[late.clone()]).await.unwrap();
+    history.refuse("http", START + SECOND, std::slice::from_ref(&late)).await.unwrap();
     // In memory alone, then on disk.
     history.append(0, 0, "simulate", START + 2 * SECOND, &[], &[late, reject(1, "e")]).await.unwrap();
     let some = |text: &str| Some(text.to_owned());
