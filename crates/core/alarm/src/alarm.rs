@@ -146,6 +146,13 @@ impl Alarm {
         self.priority = priority(self.severity, criticality);
     }
 
+    /// Nobody was told what an event annunciated: people know enough of it, or nobody listens. The alarm rings next time
+    /// as if that event had been silent; `before` is how it stood then.
+    pub fn untold(&mut self, before: &Alarm) {
+        self.annunciated_us = before.annunciated_us;
+        self.annunciated = before.annunciated;
+    }
+
     /// When the clock has something to say, microseconds since 1970: apply [`Event::Clock`] then, and again while this
     /// is in the past (one call does one thing).
     pub fn due_us(&self) -> Option<i64> {

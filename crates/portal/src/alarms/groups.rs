@@ -4,7 +4,7 @@
 //! worse than what people were told annunciates again.
 
 use super::step::Step;
-use alarm::Alarm;
+use alarm::{Alarm, State};
 use catalog::{Class, Severity};
 use store::AlarmRow;
 use uuid::Uuid;
@@ -33,7 +33,7 @@ pub(super) fn place(
     event_us: i64,
     arrived_us: i64,
 ) -> Place {
-    if !asks(&row.alarm) {
+    if !asks(&row.alarm) || is_silenced(&row.alarm) {
         return Place::default();
     }
     let class = class.map(|class| &**class);
@@ -56,13 +56,16 @@ pub(super) fn place(
     });
     if let Some(cause) = cause {
         let first = first_of(&others, cause, row.id);
-        let told = told(&others, first, arrived_us).max(Some(cause.alarm.severity));
+        // A cause that went before anybody heard of it explains and tells nothing.
+        let known = cause.alarm.standing || was_told(&cause.alarm, arrived_us);
+        let told = told(&others, first, arrived_us).max(known.then_some(cause.alarm.severity));
         return Place { group: Some(first), silent: Some(row.alarm.severity) <= told, follow: mine };
     }
 
     let near = |other: &&&AlarmRow| {
         let raised = |raised_us: i64| (event_us - raised_us).abs() <= TOGETHER_US;
-        other.group.is_none() && other.alarm.count > 0 && other.alarm.last_raised_us.is_some_and(raised)
+        let leads = other.group.is_none() && other.alarm.count > 0 && !is_silenced(&other.alarm);
+        leads && other.alarm.last_raised_us.is_some_and(raised)
     };
     let Some(first) = others.iter().filter(near).min_by_key(|other| (other.alarm.last_raised_us, other.id)) else {
         return Place::default();
@@ -109,11 +112,25 @@ fn first_of(others: &[&AlarmRow], of: &AlarmRow, mine: Uuid) -> Uuid {
     first.filter(|first| others.iter().any(|other| other.id == *first)).unwrap_or(of.id)
 }
 
+/// A person silenced it: nobody hears of it, so that it speaks for no other.
+fn is_silenced(alarm: &Alarm) -> bool {
+    matches!(alarm.state, State::Shelved { .. } | State::OutOfService { .. })
+}
+
+/// People heard of it a moment ago.
+fn just_told(alarm: &Alarm, at_us: i64) -> bool {
+    alarm.annunciated_us.is_some_and(|told_us| at_us - told_us <= alarm::ANNUNCIATE_EVERY_US)
+}
+
+/// People heard of its last raise, or of one a moment ago.
+fn was_told(alarm: &Alarm, at_us: i64) -> bool {
+    let raised_us = alarm.last_raised_us.unwrap_or(i64::MAX);
+    alarm.annunciated_us.is_some_and(|told_us| told_us >= raised_us) || just_told(alarm, at_us)
+}
+
 /// The worst that people were told of a group, while it stands or was a moment ago.
 fn told(others: &[&AlarmRow], first: Uuid, at_us: i64) -> Option<Severity> {
-    let fresh = |alarm: &Alarm| {
-        alarm.standing || alarm.annunciated_us.is_some_and(|told_us| at_us - told_us <= alarm::ANNUNCIATE_EVERY_US)
-    };
+    let fresh = |alarm: &Alarm| if alarm.standing { was_told(alarm, at_us) } else { just_told(alarm, at_us) };
     let group = others.iter().filter(|other| other.id == first || other.group == Some(first));
     group.filter(|other| fresh(&other.alarm)).filter_map(|other| other.alarm.annunciated).max()
 }

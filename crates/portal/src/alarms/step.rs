@@ -177,6 +177,9 @@ impl<'a> Step<'a> {
             line.audit.annunciates = false;
             line.notify.clear();
         }
+        if let Some(row) = self.changed.get_mut(&id) {
+            untold(&mut row.alarm, self.room.row(id));
+        }
     }
 
     /// A line of the audit log that changes no alarm.
@@ -199,9 +202,13 @@ impl<'a> Step<'a> {
     }
 
     /// An alarm changed: its audit line, who is told, its event.
-    fn change(&mut self, mut row: AlarmRow, audit: Audit, but: &str) -> AlarmRow {
+    fn change(&mut self, mut row: AlarmRow, mut audit: Audit, but: &str) -> AlarmRow {
         if row.alarm.state == alarm::State::Normal {
             row.group = None;
+        }
+        audit.annunciates &= self.tells(&row);
+        if !audit.annunciates {
+            untold(&mut row.alarm, self.row(row.id));
         }
         let notify = if audit.annunciates { self.notifications(&row, &audit, but) } else { Vec::new() };
         self.record.audit.push(NewAudit { subject: subject(row.id), audit, notify });
@@ -215,17 +222,20 @@ impl<'a> Step<'a> {
         self.changed.insert(row.id, row);
     }
 
-    /// One notification a channel, where this alarm notifies at all.
-    fn notifications(&self, row: &AlarmRow, audit: &Audit, but: &str) -> Vec<NewNotification> {
+    /// People hear of this alarm at all.
+    fn tells(&self, row: &AlarmRow) -> bool {
         let alarm = &row.alarm;
         let known = alarm.subject == Subject::System || self.rules.store.confirmed(&alarm.machine_id);
         let alert: Option<serde_json::Value> = row.alert.as_deref().and_then(|json| serde_json::from_str(json).ok());
         let arrived = alert.as_ref().and_then(|alert| alert["arrived_at"].as_str());
         let arrived_us = arrived.and_then(|arrived| wire::parse_time(arrived.as_bytes()).ok());
-        let quiet = arrived_us.is_some_and(|arrived_us| self.rules.quiet.holds(arrived_us));
-        if quiet || !known {
-            return Vec::new();
-        }
+        known && !arrived_us.is_some_and(|arrived_us| self.rules.quiet.holds(arrived_us))
+    }
+
+    /// One notification a channel.
+    fn notifications(&self, row: &AlarmRow, audit: &Audit, but: &str) -> Vec<NewNotification> {
+        let alarm = &row.alarm;
+        let alert: Option<serde_json::Value> = row.alert.as_deref().and_then(|json| serde_json::from_str(json).ok());
         let text = |key: &str| {
             let text = alert.as_ref().and_then(|alert| alert["text"][key].as_str());
             text.unwrap_or(&alarm.condition).to_owned()
@@ -281,6 +291,14 @@ impl<'a> Step<'a> {
 /// The window as an alarm has it.
 pub(super) fn maintenance_of(window: &MaintenanceRow) -> Maintenance {
     Maintenance { until_us: window.until_us, reason: window.reason.clone(), by: window.by.clone() }
+}
+
+/// What an alarm annunciated since `before` was told to nobody.
+fn untold(alarm: &mut Alarm, before: Option<&AlarmRow>) {
+    match before {
+        Some(before) => alarm.untold(&before.alarm),
+        None => alarm.untold(&Alarm::new("", "", "", Criticality::default())),
+    }
 }
 
 fn subject(id: Uuid) -> String {

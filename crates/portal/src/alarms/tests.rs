@@ -1,5 +1,7 @@
 //! Alarms over a real store.
 
+mod told;
+
 use super::*;
 use ::alarm::Role;
 use engine::Effects;
@@ -688,9 +690,13 @@ fn reference(left: &Left) -> BTreeMap<Uuid, Alarm> {
                 Event::Person(Command { by, role: line.audit.role.unwrap(), at_us: line.audit.at_us, action })
             }
         };
-        let outcome = alarms.get_mut(&id).unwrap().apply(&event).unwrap();
+        let alarm = alarms.get_mut(&id).unwrap();
+        let before = alarm.clone();
+        let audit = alarm.apply(&event).unwrap().audit.unwrap();
         // Groups silence; they make nothing ring.
-        let audit = outcome.audit.unwrap();
+        if !line.audit.annunciates {
+            alarm.untold(&before);
+        }
         assert!(audit.annunciates || !line.audit.annunciates);
         assert_eq!(alarm::Audit { annunciates: line.audit.annunciates, ..audit }, line.audit);
     }
