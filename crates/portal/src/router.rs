@@ -18,7 +18,7 @@ use std::any::Any;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::{
     OpenApi as _,
-    openapi::{OpenApi, extensions::Extensions},
+    openapi::{Content, OpenApi, Ref, ResponseBuilder, extensions::Extensions},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -81,6 +81,7 @@ pub(crate) fn router(app: App) -> Router {
     let (router, mut document) = routes().split_for_parts();
     name_roles(&mut document);
     name_operations(&mut document);
+    name_problems(&mut document);
     let document: std::sync::Arc<str> = document.to_json().expect("a document is JSON").into();
     let openapi = move || {
         let document = document.clone();
@@ -172,6 +173,21 @@ fn name_operations(document: &mut OpenApi) {
     }
 }
 
+/// Says of each operation that whatever else it answers is a problem: what all share (a body that is not JSON or too
+/// large, a foreign Host, a bug of ours) is told once.
+fn name_problems(document: &mut OpenApi) {
+    let problem = ResponseBuilder::new()
+        .description("Any other status is a problem that says why")
+        .content("application/problem+json", Content::new(Some(Ref::from_schema_name("Problem"))))
+        .build();
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        for operation in operations.into_iter().flatten() {
+            operation.responses.responses.insert("default".to_owned(), problem.clone().into());
+        }
+    }
+}
+
 fn role_of(method: &Method, path: &str) -> Option<Role> {
     ROLES.iter().find(|(of, at, _)| of == method && *at == path).map(|(.., role)| *role)
 }
@@ -209,6 +225,19 @@ mod tests {
             }
         }
         assert!(ids.contains("get_api_machines_machineId_logs"), "{ids:?}");
+    }
+
+    #[test]
+    fn every_operation_tells_of_problems() {
+        let (_, mut document) = routes().split_for_parts();
+        name_problems(&mut document);
+        let document = serde_json::to_value(&document).unwrap();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let schema = &operation["responses"]["default"]["content"]["application/problem+json"]["schema"];
+                assert_eq!(schema["$ref"], "#/components/schemas/Problem", "{method} {path}");
+            }
+        }
     }
 
     #[test]
