@@ -55,25 +55,27 @@ pub(super) fn judge<'a>(step: &mut Step<'_>, alerts: impl Iterator<Item = &'a Al
     for (source, last) in concerned {
         let part = format!("source:{source}");
         let id = store::alarm_id(&part, CONDITION);
-        let silent: Vec<(i64, Uuid)> = step
-            .silent()
-            .into_iter()
-            .filter(|row| source_of(&row.alarm.machine_id).as_ref() == Some(&source))
-            .filter_map(|row| Some((arrived_us(row)?, row.id)))
-            .collect();
         let standing = step.row(id).is_some_and(|row| row.alarm.standing);
-        if standing && !step.silent().iter().any(|row| row.group == Some(id)) {
+        let silent = step.silent();
+        let of_source = silent.iter().copied().filter(|row| source_of(&row.alarm.machine_id).as_ref() == Some(&source));
+        let (inside, outside): (Vec<&AlarmRow>, Vec<&AlarmRow>) =
+            of_source.partition(|row| standing && row.group == Some(id));
+        let ends = standing && inside.is_empty();
+        let inside = arrivals(&inside);
+        // Who fell silent with one of a standing storm is of it. Who does so later is told; many at once are another.
+        let near = |(arrived_us, _): &(i64, Uuid)| {
+            inside.iter().any(|(other_us, _)| (arrived_us - other_us).abs() <= WITHIN_US)
+        };
+        let (mut members, apart): (Vec<_>, Vec<_>) = arrivals(&outside).into_iter().partition(near);
+        let new = if ends { Vec::new() } else { storm(apart) };
+        if standing && (ends || !new.is_empty()) {
             let row = step.row(id).expect("it stands").clone();
             step.system(row, Change::Cleared, last.alert_id, Severity::Critical, last.arrived_at, "");
-            continue;
         }
-        let members = if standing { silent } else { storm(silent) };
-        if members.is_empty() {
-            continue;
+        if !new.is_empty() {
+            raise(step, id, &part, &source, &new, last);
         }
-        if !standing {
-            raise(step, id, &part, &source, &members, last);
-        }
+        members.extend(new);
         for (_, member) in members {
             if step.row(member).is_some_and(|row| row.group != Some(id)) {
                 step.silence(member);
@@ -119,6 +121,11 @@ fn storm(mut silent: Vec<(i64, Uuid)>) -> Vec<(i64, Uuid)> {
 
 fn is_silence(alert: &Alert) -> bool {
     alert.condition == "no_data"
+}
+
+/// With the arrival of the last reading before the silence.
+fn arrivals(silent: &[&AlarmRow]) -> Vec<(i64, Uuid)> {
+    silent.iter().filter_map(|row| Some((arrived_us(row)?, row.id))).collect()
 }
 
 /// Arrival of the last reading before the silence.

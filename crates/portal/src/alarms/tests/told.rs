@@ -63,23 +63,50 @@ async fn a_machine_that_is_confirmed_is_heard_at_its_next_raise() {
     assert_eq!(portal.row("m1", "power").await.alarm.count, 2);
 }
 
-#[tokio::test]
-async fn a_machine_of_a_storm_that_falls_silent_alone_is_told() {
-    let mut portal = Portal::new().await;
-    let machines = ["m1", "m2", "m3", "m4"];
-    let sources = ["simulate"; 4].map(Arc::from);
-    let seen = Effects {
-        machines: machines.map(|name| (catalog::MachineId::try_from(name).unwrap(), "mill".to_owned(), BEGIN)).to_vec(),
-        ..Effects::default()
-    };
+/// A portal that knows machines of one source.
+async fn with_source(machines: &[&str]) -> Portal {
+    let portal = Portal::new().await;
+    let sources: Vec<Arc<str>> = machines.iter().map(|_| "simulate".into()).collect();
+    let id = |name: &&str| (catalog::MachineId::try_from(*name).unwrap(), "mill".to_owned(), BEGIN);
+    let seen = Effects { machines: machines.iter().map(id).collect(), ..Effects::default() };
     let step = DetectStep { partition: 1, from: 0, to: 1, effects: &seen, sources: &sources, activation: None };
     portal.store.commit(vec![step]).await.unwrap();
-    for (kind, second) in [(Kind::Raised, 0), (Kind::Cleared, 60)] {
-        let alerts = machines.map(|machine| portal.alert((machine, "no_data", kind, Warning), second)).to_vec();
-        portal.detect(alerts).await;
-        portal.deliver(100).await;
-    }
+    portal
+}
+
+/// What machines say of their silence, in one batch.
+async fn silence(portal: &mut Portal, machines: &[&str], kind: Kind, second: i64) {
+    let alerts = machines.iter().map(|machine| portal.alert((machine, "no_data", kind, Warning), second)).collect();
+    portal.detect(alerts).await;
+    portal.deliver(100).await;
+}
+
+#[tokio::test]
+async fn a_machine_of_a_storm_that_falls_silent_alone_is_told() {
+    let machines = ["m1", "m2", "m3", "m4"];
+    let mut portal = with_source(&machines).await;
+    silence(&mut portal, &machines, Kind::Raised, 0).await;
+    silence(&mut portal, &machines, Kind::Cleared, 60).await;
     assert_eq!(portal.waiting("log").await, ["source:simulate no_data_storm raised"]);
-    portal.tell(("m2", "no_data", Kind::Raised, Warning), 120).await;
+    silence(&mut portal, &["m2"], Kind::Raised, 120).await;
     assert_eq!(portal.waiting("log").await, ["m2 no_data raised"]);
+}
+
+#[tokio::test]
+async fn a_machine_that_stays_silent_after_a_storm_hides_no_later_silence() {
+    let machines = ["m1", "m2", "m3", "m4", "m5", "m6"];
+    let mut portal = with_source(&machines).await;
+    let storm = store::alarm_id("source:simulate", "no_data_storm");
+    silence(&mut portal, &machines[..4], Kind::Raised, 0).await;
+    silence(&mut portal, &machines[4..5], Kind::Raised, 30).await;
+    silence(&mut portal, &machines[1..5], Kind::Cleared, 60).await;
+    assert_eq!(portal.waiting("log").await, ["source:simulate no_data_storm raised"]);
+    silence(&mut portal, &["m2"], Kind::Raised, 3_600).await;
+    assert_eq!(portal.waiting("log").await, ["m2 no_data raised"]);
+    assert_eq!(portal.row("m2", "no_data").await.group, None);
+    // Many at once are a storm again, although the first one never ended.
+    silence(&mut portal, &machines[2..6], Kind::Raised, 3_700).await;
+    assert_eq!(portal.waiting("log").await, ["source:simulate no_data_storm raised"]);
+    assert_eq!(portal.row("m3", "no_data").await.group, Some(storm));
+    assert_eq!(portal.row("source:simulate", "no_data_storm").await.alarm.count, 2);
 }
