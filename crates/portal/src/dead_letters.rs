@@ -15,6 +15,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use store::history::{DeadLetter, LetterFilter};
 
+/// The source of what was mended.
+const MENDED: &str = "mended";
+
 /// What was refused, newest first.
 #[utoipa::path(
     get,
@@ -62,7 +65,8 @@ pub(crate) async fn get(State(app): State<App>, Id(id): Id) -> Answer {
     Ok(answer::value(&letter_json(&find(&app, id).await?)))
 }
 
-/// Send the mended reading of a dead letter; source `mended`.
+/// Send the mended reading of a dead letter; source `mended`. Its times are read by the clock of the source that it came
+/// from (`clock_offset`).
 #[utoipa::path(
     post,
     path = "/api/dead-letters/{id}/replay",
@@ -77,8 +81,12 @@ pub(crate) async fn get(State(app): State<App>, Id(id): Id) -> Answer {
 pub(crate) async fn replay(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (mut head, body) = request.into_parts();
     let Id(id) = Id::from_request_parts(&mut head, &app).await?;
-    find(&app, id).await?;
-    let taken = intake::take(&app, "mended", Request::from_parts(head, body)).await?;
+    let letter = find(&app, id).await?;
+    // A mended reading still tells the time of the clock that it came from.
+    let offsets = &app.parts.settings.clock_offsets;
+    let own = offsets.contains_key(&letter.source) || !offsets.contains_key(MENDED);
+    let clock = if own { &letter.source } else { MENDED };
+    let taken = intake::take(&app, MENDED, clock, Request::from_parts(head, body)).await?;
     if taken.any() {
         app.parts.history.replayed(id, now_us()).await?;
     }

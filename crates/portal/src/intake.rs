@@ -84,11 +84,11 @@ impl Taken {
     )
 )]
 pub(crate) async fn readings(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    Ok(take(&app, "http", request).await?.answer())
+    Ok(take(&app, "http", "http", request).await?.answer())
 }
 
-/// Takes a body on behalf of a source.
-pub(crate) async fn take(app: &App, source: &'static str, request: Request) -> Result<Taken, Problem> {
+/// Takes a body on behalf of a source; its times are those of the source `clock`.
+pub(crate) async fn take(app: &App, source: &'static str, clock: &str, request: Request) -> Result<Taken, Problem> {
     let framing = framing(request.headers());
     let coding = Coding::of(request.headers())?;
     // Held until the answer: what was decoded of the body takes memory too.
@@ -100,10 +100,10 @@ pub(crate) async fn take(app: &App, source: &'static str, request: Request) -> R
     };
     let arrived_us = now_us();
     let read = if coding == Coding::Plain && body.len() <= INLINE_MAX {
-        decode(app, source, framing, coding, &body, arrived_us)
+        decode(app, source, clock, framing, coding, &body, arrived_us)
     } else {
-        let app = app.clone();
-        let job = move || decode(&app, source, framing, coding, &body, arrived_us);
+        let (app, clock) = (app.clone(), clock.to_owned());
+        let job = move || decode(&app, source, &clock, framing, coding, &body, arrived_us);
         tokio::task::spawn_blocking(job).await.unwrap_or_else(|error| Err(Problem::internal("decode the body", &error)))
     }?;
 
@@ -145,6 +145,7 @@ fn taken(accepted: u64, rejects: Vec<Reject>) -> Taken {
 fn decode(
     app: &App,
     source: &'static str,
+    clock: &str,
     framing: Framing,
     coding: Coding,
     body: &Bytes,
@@ -165,10 +166,10 @@ fn decode(
         let seen = app.parts.history.class_of(machine);
         seen.or_else(|| app.parts.live.get(machine).map(|live| live.class.id.clone()))
     };
-    let offset_us = app.parts.settings.clock_offsets.get(source).copied().unwrap_or(0);
+    let offset_us = app.parts.settings.clock_offsets.get(clock).copied().unwrap_or(0);
     let decode = |value: &[u8], framing| {
         let mut decoder = app.decoders.take(&app.parts.catalogue.borrow());
-        decoder.decoder.set_source(source, offset_us);
+        decoder.decoder.set_source(clock, offset_us);
         let decoded = decoder.decoder.decode(value, framing, arrived_us, &bound);
         app.decoders.put(decoder);
         decoded

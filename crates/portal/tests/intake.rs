@@ -1,6 +1,6 @@
 use crate::rig::{Rig, reading};
 use serde_json::{Value, json};
-use std::io::Write;
+use std::{io::Write, sync::Arc};
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -158,6 +158,22 @@ async fn a_full_bus_takes_nothing_and_counts_nothing() {
     assert!(answer.headers["retry-after"].parse::<u32>().unwrap() > 0);
     let after = rig.json("/api/dead-letters?limit=1000").await["dead_letters"].as_array().unwrap().len();
     assert_eq!(before, after, "the bad line of a body that was not taken is no dead letter");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_mended_reading_tells_the_time_of_its_own_clock() {
+    let rig = Rig::with(|parts| {
+        let settings = Arc::get_mut(&mut parts.settings).expect("nobody else has them yet");
+        settings.clock_offsets.insert("http".to_owned(), 9 * 3_600_000_000);
+    })
+    .await;
+    let local = reading("m-1", 30 - 9 * 3_600, 40.0);
+    assert_eq!(taken(&rig.lines(&[local.replace("\"rpm\":1500", "\"rpm\":\"fast\"")]).await), (0, vec![0]));
+    let letters = rig.json("/api/dead-letters").await;
+    let path = format!("/api/dead-letters/{}/replay", letters["dead_letters"][0]["id"].as_str().unwrap());
+    let answer = rig.post(&path, &local).await;
+    assert_eq!(taken(&answer), (1, vec![]), "{}", answer.text());
     rig.stop().await;
 }
 
