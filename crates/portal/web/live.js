@@ -388,8 +388,14 @@ function action(alarm, key, about, click) {
   return element("button", { type: "button", "data-key": `${key} ${alarm.alarm_id}`, "aria-label": label, on: { click } }, word(key));
 }
 
+/** A change in percent; one that would read 0 tells that it is small. */
+function percentText(percent) {
+  if (percent !== 0 && Math.abs(percent) < 0.1) return "<0.1";
+  return `${percent > 0 ? "+" : ""}${percent.toLocaleString(state.language, { maximumFractionDigits: 1 })}`;
+}
+
 function change(classId, step) {
-  const percent = typeof step.change_percent === "number" ? ` (${step.change_percent > 0 ? "+" : ""}${step.change_percent.toLocaleString(state.language, { maximumFractionDigits: 1 })}\u00a0%)` : "";
+  const percent = typeof step.change_percent === "number" ? ` (${percentText(step.change_percent)}\u00a0%)` : "";
   return `${name(classId, step.channel)} ${number(step.from)} → ${number(step.to)} ${step.unit}${percent}`;
 }
 
