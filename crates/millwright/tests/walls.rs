@@ -47,6 +47,7 @@ fn each_room_imports_only_what_the_plan_allows() {
         ("services", [&core[..], &edge[..]].concat()),
         ("portal", [&core[..], &edge[..]].concat()),
         ("millwright", [&core[..], &edge[..], &["services", "portal"]].concat()),
+        ("rig", vec![]),
     ]);
     let manifests = manifests();
     assert_eq!(

@@ -1,0 +1,112 @@
+//! All that the rig knows of the product: its configuration file, what is run once before its services, and each service's command line.
+
+use crate::{engines::Setup, folder::State, net::free_port, process::run};
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// What moves alerts from the outbox to the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Relay {
+    /// Our own service.
+    Millwright,
+    /// Kafka Connect with Debezium.
+    Debezium,
+}
+
+/// How many of each service run.
+#[derive(Debug, Clone, Copy)]
+pub struct Fleet {
+    /// Readings into the main database.
+    pub ingestors: u16,
+    /// Readings into alerts.
+    pub detectors: u16,
+    /// Alerts onto the bus.
+    pub relay: Relay,
+    /// Whether a simulated plant sends readings.
+    pub simulate: bool,
+}
+
+/// The program with its configuration.
+pub struct Product {
+    program: PathBuf,
+    config: PathBuf,
+}
+
+impl Product {
+    /// Writes the configuration for the engines that run.
+    pub fn configure(program: &Path, setup: Setup, relay: Relay) -> Result<Self> {
+        let program = program.canonicalize().with_context(|| format!("find {}", program.display()))?;
+        let config = setup.draft.folder.at("millwright.toml");
+        fs::write(&config, configuration(&setup.draft.state(), relay)).context("write the configuration")?;
+        Ok(Self { program, config })
+    }
+
+    /// Makes tables and topics.
+    pub fn prepare(&self) -> Result<()> {
+        for words in [["db", "migrate"], ["topics", "apply"]] {
+            run(Command::new(&self.program).args(words).arg("--config").arg(&self.config))?;
+        }
+        Ok(())
+    }
+
+    /// Starts the services; the ports at which each says whether it is ready.
+    pub fn start(&self, setup: Setup, fleet: Fleet) -> Result<Vec<(String, u16)>> {
+        let services = [
+            ("ingest", fleet.ingestors),
+            ("detect", fleet.detectors),
+            ("relay", u16::from(fleet.relay == Relay::Millwright)),
+            ("portal", 1),
+            ("simulate", u16::from(fleet.simulate)),
+        ];
+        let mut ops = Vec::new();
+        for (service, count) in services {
+            for number in 1..=count {
+                let (name, port) = (format!("{service}-{number}"), free_port());
+                let config = self.config.display().to_string();
+                let mut args: Vec<String> = [service, "--config", &config, "--ops-port"].map(str::to_owned).into();
+                args.push(port.to_string());
+                if service == "portal" {
+                    let listen = format!("127.0.0.1:{}", free_port());
+                    args.extend(["--listen".to_owned(), listen.clone()]);
+                    setup.address("portal", format!("http://{listen}"))?;
+                }
+                setup.start(service, &name, &self.program, args)?;
+                ops.push((name, port));
+            }
+        }
+        Ok(ops)
+    }
+}
+
+fn configuration(state: &State, relay: Relay) -> String {
+    let address = |name| state.addresses.get(name).map_or("", String::as_str);
+    let relay = match relay {
+        Relay::Millwright => "millwright",
+        Relay::Debezium => "debezium",
+    };
+    format!(
+        "[bus]
+kind = \"kafka\"
+brokers = \"{}\"
+
+[postgres]
+main = \"{}\"
+ai = \"{}\"
+
+[redis]
+url = \"{}\"
+
+[relay]
+kind = \"{relay}\"
+",
+        address("kafka"),
+        address("postgres_main"),
+        address("postgres_ai"),
+        address("redis"),
+    )
+}
