@@ -34,7 +34,21 @@ ready_ms, data_dir, plant);\n`replayed` at the end of --replay (file, rows, stor
 `evaluate` says of the file as `evaluation`,\nor null and why as `error`). Alarms as they come: GET /api/events."
     )]
     Up(UpArgs),
-    /// Write a simulated plant's readings to a file, to stdout, or to a running instance.
+    /// Service of a plant: readings from Kafka into the main database.
+    Ingest(ServiceArgs),
+    /// Service of a plant: readings from Kafka into alerts in the AI database, live values into Redis.
+    Detect(ServiceArgs),
+    /// Service of a plant: alerts from the AI database onto the topic, each once.
+    Relay(ServiceArgs),
+    /// Service of a plant: HTTP, event stream, alarms, notifications, the live page.
+    Portal(ServiceArgs),
+    /// Tables of a plant's databases.
+    #[command(subcommand)]
+    Db(DbCommand),
+    /// Topics of a plant's Kafka.
+    #[command(subcommand)]
+    Topics(TopicsCommand),
+    /// Write a simulated plant's readings to a file, to stdout, to a running instance, or (--config) to a plant's Kafka.
     #[command(after_help = "Examples:\n  millwright simulate --machines 3 --seconds 60 > readings.jsonl\n  \
 millwright simulate --profile overstrain --to http://127.0.0.1:8080")]
     Simulate(SimulateArgs),
@@ -67,6 +81,45 @@ pub struct ConfigFile {
     /// Configuration file (see `millwright config init`).
     #[arg(long, value_name = "FILE", env = "MILLWRIGHT_CONFIG")]
     pub config: Option<PathBuf>,
+}
+
+/// How a service of a plant is run.
+#[derive(Debug, Args)]
+pub struct ServiceArgs {
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// Port, on loopback, for /livez, /readyz and /metrics; 0 picks a free one.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub ops_port: u16,
+    /// Where the portal listens; default is portal.host and portal.port of the configuration.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DbCommand {
+    /// Bring both databases to this release's tables. May be run while everything runs.
+    Migrate {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Show which migrations are applied.
+    Status {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TopicsCommand {
+    /// Make the topics as they should be; does nothing where they are.
+    Apply {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Show what differs, change nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -153,6 +206,12 @@ impl std::str::FromStr for Speed {
 
 #[derive(Debug, Args)]
 pub struct SimulateArgs {
+    /// Be the service of a plant: the plant of this configuration (`[simulate]`), onto its Kafka.
+    #[arg(long, value_name = "FILE", env = "MILLWRIGHT_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// With --config: port, on loopback, for /readyz, /metrics and POST /simulate/{machineId}; 0 picks a free one.
+    #[arg(long, value_name = "PORT", default_value_t = 0, requires = "config")]
+    pub ops_port: u16,
     /// Class of the machines: mill or pump, or a file that changes one of them.
     #[arg(long, value_name = "ID|FILE", default_value = "mill")]
     pub class: String,
@@ -180,6 +239,14 @@ pub struct SimulateArgs {
     /// A file, `-` for stdout, or the address of a running instance.
     #[arg(long, value_name = "FILE|URL", default_value = "-")]
     pub to: String,
+}
+
+impl SimulateArgs {
+    /// As the service of a plant, where it is to be one.
+    pub fn service(&self) -> Option<ServiceArgs> {
+        let file = ConfigFile { config: Some(self.config.clone()?) };
+        Some(ServiceArgs { file, ops_port: self.ops_port, listen: None })
+    }
 }
 
 #[derive(Debug, Args)]

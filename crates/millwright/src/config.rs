@@ -30,6 +30,9 @@ pub struct Config {
     pub portal: Portal,
     pub bus: Bus,
     pub history: History,
+    pub postgres: Postgres,
+    pub redis: Redis,
+    pub relay: Relay,
     pub simulate: Simulate,
     pub site: Site,
     pub log: Log,
@@ -49,8 +52,64 @@ pub struct Portal {
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Bus {
+    pub kind: BusKind,
+    pub brokers: String,
+    pub settings: Vec<String>,
+    pub group_protocol: GroupProtocol,
+    pub values: BusValues,
     pub retention: Span,
     pub retention_bytes: Size,
+}
+
+/// What carries readings.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum BusKind {
+    Embedded,
+    Kafka,
+}
+
+/// How members of a Kafka group agree.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupProtocol {
+    Auto,
+    Consumer,
+    Classic,
+}
+
+/// What a record of a plant holds.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum BusValues {
+    Reading,
+    Lines,
+    Binary,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Postgres {
+    pub main: String,
+    pub ai: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Redis {
+    pub url: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Relay {
+    pub kind: RelayKind,
+    pub slot: String,
+}
+
+/// What brings alerts from the AI database to the topic.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum RelayKind {
+    Millwright,
+    Debezium,
 }
 
 #[derive(Debug, Clone, Deserialize)]

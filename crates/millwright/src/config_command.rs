@@ -4,8 +4,8 @@ use crate::{
     cli::{ConfigCommand, Output},
     config::{self, Origin},
     failure::Failure,
+    settings::Checked,
     sink,
-    up::Checked,
 };
 use anyhow::{Context, Result};
 use serde_json::json;

@@ -3,27 +3,24 @@
 mod follow;
 mod open;
 mod replay;
-mod settings;
-mod stop;
 
 use crate::{
-    class,
     cli::{Output, UpArgs},
     config::{self, Config},
     failure::Failure,
+    settings::{self, Checked},
+    stop::{self, Tasks},
 };
 use anyhow::{Context, Result};
 use catalog::Class;
 use open::Opened;
 use services::{Health, apart, detect, ingest, simulate};
-pub(crate) use settings::Checked;
 use std::{
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
-use stop::Tasks;
 use store::LiveValues;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -110,7 +107,7 @@ impl Up {
         let stopping = stop::signals()?;
         let Opened { store, history, catalogue } = open::stores(&self.folder, &self.config, checked.catalogue).await?;
         // What detect will need is known once it has read its snapshots; until then nothing may go.
-        bus.hold("ingest", &history.positions());
+        bus.hold("ingest", &history.positions().await.context("read the positions of the history")?);
         bus.hold("detect", &bus.begins());
         let (by_ingest, by_detect) =
             apart::taken(&history, &store).await.context("compare what ingest and detect have taken")?;
@@ -147,9 +144,11 @@ impl Up {
                 notifiers: checked.notifiers,
                 clock_offsets: sources.iter().map(|source| (source.name.clone(), source.clock_offset.0)).collect(),
                 quiet: quiet.clone(),
+                needed: vec!["ingest", "detect", "portal"],
                 metrics: metrics.clone(),
             }),
             closing: stopping.clone(),
+            ready: Arc::default(),
         };
         let parts = ingest::Parts {
             bus: bus.clone(),
@@ -157,6 +156,7 @@ impl Up {
             catalogue: in_force.clone(),
             tally: tally.clone(),
             taken: by_detect,
+            ready: Arc::default(),
         };
         tasks.spawn(work, "ingest", &health, move |stop| ingest::run(parts.clone(), stop));
         let parts = detect::Parts {
@@ -166,6 +166,7 @@ impl Up {
             catalogue: in_force,
             passed,
             taken: by_ingest,
+            ready: Arc::default(),
         };
         tasks.spawn(work, "detect", &health, move |stop| detect::run(parts.clone(), stop));
         tasks.spawn(last, "portal", &health, move |stop| serve(portal.clone(), listener.try_clone(), stop));

@@ -196,27 +196,27 @@ impl Alarms {
         .await
     }
 
-    /// Where the portal stands in the outbox.
-    pub(crate) async fn position(&self) -> Result<i64, store::Error> {
-        Ok(self.inner.enter().await?.position)
+    /// Where the portal stands in a partition of the alerts; the outbox is partition 0.
+    pub(crate) async fn position(&self, partition: u16) -> Result<i64, store::Error> {
+        Ok(self.inner.enter().await?.position(partition))
     }
 
-    /// Takes alerts of the outbox in commit order: (position, alert's JSON). What is below the portal's position was
-    /// taken before.
+    /// Takes alerts of a partition in its order: (position after it, alert's JSON). What is not above the portal's
+    /// position was taken before, and so was an alert whose id is known: a relay may tell it twice.
     ///
     /// # Errors
     /// Another portal went on from here, or the store failed; nothing was written, or the next call finds it written.
-    pub(crate) async fn deliver(&self, batch: Vec<(i64, String)>) -> Result<(), store::Error> {
+    pub(crate) async fn deliver(&self, partition: u16, batch: Vec<(i64, String)>) -> Result<(), store::Error> {
         let mut room = self.inner.enter().await?;
-        let from = room.position;
+        let from = room.position(partition);
         let mut to = from;
-        let alerts: Vec<(Alert, String)> = batch
+        let mut alerts: Vec<(Alert, String)> = batch
             .into_iter()
             .filter(|(position, _)| *position > from)
             .filter_map(|(position, json)| {
                 to = position;
                 Alert::from_json(&json)
-                    .inspect_err(|error| tracing::error!(position, %error, "the outbox holds what is no alert"))
+                    .inspect_err(|error| tracing::error!(partition, position, %error, "this is no alert"))
                     .ok()
                     .map(|alert| (alert, json))
             })
@@ -224,8 +224,12 @@ impl Alarms {
         if to <= from {
             return Ok(());
         }
+        let ids = alerts.iter().map(|(alert, _)| alert.alert_id).collect();
+        let mut known = self.inner.store.known_alerts(ids).await?;
+        alerts.retain(|(alert, _)| known.insert(alert.alert_id));
         let registry = storm::registry(&self.inner.store, &room, alerts.iter().map(|(alert, _)| alert)).await?;
         let mut step = Step::new(&room, &self.inner.rules);
+        step.record.partition = partition;
         step.record.position = Some((from, to));
         for (alert, json) in &alerts {
             step.alert(alert, json, &registry);
@@ -318,7 +322,7 @@ impl Inner {
     /// Writes a step, then takes it into the room, then tells of it.
     async fn write(&self, room: &mut Room, (record, changed): (Record, Vec<AlarmRow>)) -> Result<(), store::Error> {
         room.stale = true;
-        let position = record.position.map(|(_, to)| to);
+        let position = record.position.map(|(_, to)| (record.partition, to));
         let windows = record.maintenance.clone();
         let notified = record.audit.iter().any(|line| !line.notify.is_empty());
         let events = self.store.record(record).await?;

@@ -1,8 +1,9 @@
-//! From the outbox to alarms and people: delivery, the clock, the senders, and what is kept.
+//! From the outbox, or the topic of alerts, to alarms and people: delivery, the clock, the senders, and what is kept.
 //!
 //! Every loop here works from what the store has and may be cut anywhere: whoever starts again goes on from there.
 
-use crate::{alarms::Alarms, hub::Hub, notifications};
+use crate::{Error, alarms::Alarms, hub::Hub, notifications};
+use bus::{Event, Record, Topic};
 use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -10,6 +11,12 @@ use std::{
 use store::Store;
 use tokio_util::sync::CancellationToken;
 
+/// Consumers of the alerts.
+const GROUP: &str = "portal-group";
+/// Bytes of alerts that are taken at once.
+const LOT_BYTES: usize = 2 << 20;
+/// The outbox is read as one partition.
+const OUTBOX: u16 = 0;
 /// Alerts in one step.
 const BATCH: usize = 256;
 /// Outbox rows delivered between two prunings.
@@ -30,13 +37,13 @@ const NOTIFICATIONS_US: i64 = 90 * 86_400 * 1_000_000;
 /// Runs every loop of the portal beside HTTP until `stop`, or until one fails.
 ///
 /// # Errors
-/// The store failed, or another portal took over.
+/// The store or the bus failed, or another portal took over.
 pub(crate) async fn run(
     parts: &crate::Parts,
     alarms: &Alarms,
     hub: &Arc<Hub>,
     stop: &CancellationToken,
-) -> Result<(), store::Error> {
+) -> Result<(), Error> {
     let live = async {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -44,11 +51,18 @@ pub(crate) async fn run(
         }
         Ok(())
     };
+    let deliver = async {
+        if parts.bus.is_embedded() {
+            parts.ready.send_replace(true);
+            return Ok(deliver(&parts.store, alarms, stop).await?);
+        }
+        follow(parts, alarms, stop).await
+    };
     tokio::try_join!(
-        deliver(&parts.store, alarms, stop),
-        clock(alarms, stop),
-        tidy(&parts.store, stop),
-        notifications::run(&parts.store, alarms, &parts.settings.notifiers, stop),
+        deliver,
+        async { Ok(clock(alarms, stop).await?) },
+        async { Ok(tidy(&parts.store, stop).await?) },
+        async { Ok(notifications::run(&parts.store, alarms, &parts.settings.notifiers, stop).await?) },
         live,
     )
     .map(|_| ())
@@ -61,10 +75,10 @@ pub(crate) async fn deliver(store: &Store, alarms: &Alarms, stop: &CancellationT
     loop {
         // Before the read: what is committed after it wakes the wait below.
         grown.borrow_and_update();
-        let position = alarms.position().await?;
+        let position = alarms.position(OUTBOX).await?;
         let batch = store.outbox_after(position, BATCH).await?;
         if !batch.is_empty() {
-            alarms.deliver(batch).await?;
+            alarms.deliver(OUTBOX, batch).await?;
             if stop.is_cancelled() {
                 return Ok(());
             }
@@ -79,6 +93,53 @@ pub(crate) async fn deliver(store: &Store, alarms: &Alarms, stop: &CancellationT
             grew = grown.changed() => if grew.is_err() {
                 return Ok(());
             },
+        }
+    }
+}
+
+/// Takes alerts from the topic, each partition from where the store has it.
+async fn follow(parts: &crate::Parts, alarms: &Alarms, stop: &CancellationToken) -> Result<(), Error> {
+    let mut consumer = parts.bus.consumer(Topic::Alerts, GROUP)?;
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            event = consumer.next(LOT_BYTES) => event?,
+        };
+        match event {
+            Event::Assigned(partitions) => {
+                for partition in partitions {
+                    let position = alarms.position(partition).await?;
+                    match consumer.start(partition, position).await {
+                        Err(bus::Error::Gap { begin, .. }) => {
+                            tracing::error!(
+                                partition,
+                                begin,
+                                position,
+                                "alerts {position} to {begin} of partition {partition} are gone from the topic before they were shown"
+                            );
+                            metrics::counter!("millwright_portal_gap_records_total")
+                                .increment((begin - position).max(0) as u64);
+                            consumer.start(partition, begin).await?;
+                        }
+                        started => started?,
+                    }
+                }
+                parts.ready.send_replace(true);
+            }
+            // The store has the position; who has them next goes on from there.
+            Event::Revoked(_) => {}
+            Event::Records(records) => {
+                for lot in records.chunk_by(|a, b| a.partition == b.partition) {
+                    let alert =
+                        |record: &Record| (record.offset + 1, String::from_utf8_lossy(&record.value).into_owned());
+                    for some in lot.chunks(BATCH) {
+                        alarms.deliver(some[0].partition, some.iter().map(alert).collect()).await?;
+                    }
+                    let last = &lot[lot.len() - 1];
+                    consumer.commit(&[(last.partition, last.offset + 1)]);
+                }
+            }
         }
     }
 }

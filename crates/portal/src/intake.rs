@@ -186,18 +186,17 @@ fn decode(
     let source: Arc<str> = source.into();
     let mut accepted = 0;
     let encoded = decoded.batches.into_iter().filter(|(_, batch)| batch.rows() > 0 || !batch.markers.is_empty());
-    let records = encoded.map(|(partition, batch)| {
+    let values = app.parts.bus.values();
+    let mut records = Vec::new();
+    for (partition, batch) in encoded {
         accepted += batch.rows() as u64;
-        let mut value = Vec::with_capacity(batch.rows() * BYTES_PER_ROW + 512);
-        batch.encode(&mut value);
-        bus::Outgoing { partition, arrived_us, source: source.clone(), rows: batch.rows() as u32, value }
-    });
-    let records = records.collect();
+        records.extend(batch.to_values(values).into_iter().map(|(machine, rows, value)| {
+            let key = machine.map(|machine| Arc::from(&*machine));
+            bus::Outgoing { partition, arrived_us, source: source.clone(), rows, key, value }
+        }));
+    }
     Ok(Read { records, accepted, rejects: decoded.rejects })
 }
-
-/// What a row of the built-in classes takes at most, encoded; a guess too low costs a copy.
-const BYTES_PER_ROW: usize = 24;
 
 /// `application/json` is one object or an array, `application/x-ndjson` lines, else the first byte decides.
 fn framing(headers: &HeaderMap) -> Framing {

@@ -32,14 +32,13 @@ struct Source {
 /// What became of everything that was received, by source.
 #[utoipa::path(get, path = "/api/ledger", tag = "readings", responses((status = 200, description = "Ledger", body = Ledger)))]
 pub(crate) async fn ledger(State(app): State<App>) -> Answer {
-    let job = move || {
-        // The place first: what is taken between the two is counted twice at most for a moment, never missed.
-        let appended = app.parts.history.appended();
-        let in_flight = app.parts.bus.rows_from(&appended);
-        (app.parts.history.ledger(), in_flight)
-    };
-    let (rows, in_flight) =
-        tokio::task::spawn_blocking(job).await.map_err(|error| Problem::internal("read the ledger", &error))?;
+    // The place first: what is taken between the two is counted twice at most for a moment, never missed.
+    let appended = app.parts.history.appended().await?;
+    let bus = app.parts.bus.clone();
+    let in_flight = tokio::task::spawn_blocking(move || bus.rows_from(&appended))
+        .await
+        .map_err(|error| Problem::internal("read the ledger", &error))?;
+    let rows = app.parts.history.ledger().await?;
     let in_flight = in_flight.map_err(|error| Problem::internal("read the bus", &error))?;
     Ok(answer::value(&merge(rows, in_flight.iter().map(|(source, rows)| (&**source, *rows)))))
 }

@@ -18,6 +18,7 @@ mod ledger;
 mod machines;
 mod notifications;
 mod ops;
+mod ops_server;
 mod pages;
 mod params;
 mod problem;
@@ -27,6 +28,8 @@ mod router;
 mod server;
 mod simulate;
 mod stream;
+
+pub use ops_server::{Ops, serve_ops};
 
 use alarms::Alarms;
 use app::App;
@@ -58,6 +61,8 @@ pub struct Parts {
     pub health: watch::Receiver<BTreeMap<&'static str, Option<String>>>,
     /// What the configuration says.
     pub settings: Arc<Settings>,
+    /// Told once alerts are taken.
+    pub ready: Arc<watch::Sender<bool>>,
     /// Cancelled when a stop begins: readings are taken no more, everything else is answered until the portal itself ends.
     pub closing: CancellationToken,
 }
@@ -73,6 +78,8 @@ pub struct Settings {
     pub clock_offsets: BTreeMap<String, i64>,
     /// What arrived of a replayed file: people are notified of everything else.
     pub quiet: QuietArrivals,
+    /// Parts of the process without which it is not ready, besides the portal itself.
+    pub needed: Vec<&'static str>,
     /// Answers `/metrics`.
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
 }
@@ -83,6 +90,8 @@ pub struct Settings {
 pub enum Error {
     #[error("read or write the store")]
     Store(#[from] store::Error),
+    #[error("read the topic of alerts")]
+    Bus(#[from] bus::Error),
     #[error("serve HTTP")]
     Http(#[source] std::io::Error),
 }
@@ -105,5 +114,5 @@ pub async fn serve(parts: Parts, listener: tokio::net::TcpListener, stop: Cancel
     };
     let http = server::run(listener, router::router(app.clone()), stop.clone(), &app.upgraded);
     let (ended, ()) = tokio::join!(loops, http);
-    Ok(ended?)
+    ended
 }

@@ -62,21 +62,32 @@ pub(crate) async fn list(State(app): State<App>, params: Params) -> Answer {
     let mut rest = machines.into_iter().filter(|(id, _)| after.as_ref().is_none_or(|after| id > after));
     let page: Vec<_> = rest.by_ref().take(limit).collect();
     let next = rest.next().and(page.last()).map(|(id, _)| format!("m.{id}"));
-    let rows: Vec<_> =
-        page.iter().map(|(id, (row, live))| entry(&app, id, row.as_ref(), live.as_deref(), now_us)).collect();
+    let mut rows = Vec::with_capacity(page.len());
+    for (id, (row, live)) in &page {
+        rows.push(entry(&app, id, row.as_ref(), live.as_deref(), now_us).await?);
+    }
     Ok(answer::page("machines", &rows, next.as_deref()))
 }
 
 /// A machine in a list.
-fn entry(app: &App, id: &str, row: Option<&MachineRow>, live: Option<&Live>, now_us: i64) -> Map<String, Value> {
+async fn entry(
+    app: &App,
+    id: &str,
+    row: Option<&MachineRow>,
+    live: Option<&Live>,
+    now_us: i64,
+) -> Result<Map<String, Value>, Problem> {
     let none = MachineRow::new(id, live.map_or("", |live| &live.class.id));
     let row = row.unwrap_or(&none);
-    let last_seen_us = live.map(|live| live.last_seen_us).or_else(|| app.parts.history.newest(id));
+    let last_seen_us = match live {
+        Some(live) => Some(live.last_seen_us),
+        None => app.parts.history.newest(id).await?,
+    };
     let worst: Option<Severity> =
         live.and_then(|live| live.conditions.iter().map(|condition| condition.severity).max());
     let conditions: Vec<&str> =
         live.into_iter().flat_map(|live| &live.conditions).map(|condition| condition.condition.as_str()).collect();
-    object([
+    Ok(object([
         ("machine_id", id.into()),
         ("class", row.class.as_str().into()),
         ("name_en", row.name_en.as_deref().into()),
@@ -91,7 +102,7 @@ fn entry(app: &App, id: &str, row: Option<&MachineRow>, live: Option<&Live>, now
         ("stale", live.is_none_or(|live| is_stale(live, now_us)).into()),
         ("severity", worst.map(Severity::as_str).into()),
         ("conditions", conditions.into()),
-    ])
+    ]))
 }
 
 /// Whether nothing has come from a machine for longer than its class bears.
@@ -113,7 +124,7 @@ pub(crate) fn is_stale(live: &Live, now_us: i64) -> bool {
 pub(crate) async fn get(State(app): State<App>, Machine(machine): Machine) -> Answer {
     let row = known(&app, &machine).await?;
     let hash = app.parts.catalogue.borrow().hash().to_owned();
-    Ok(answer::value(&describe(&app, &row, &hash)))
+    Ok(answer::value(&describe(&app, &row, &hash).await?))
 }
 
 /// Describe a machine, or change what is said of it.
@@ -145,7 +156,7 @@ pub(crate) async fn put(State(app): State<App>, Machine(machine): Machine, Objec
     if hash != catalogue.hash() {
         app.parts.catalogue.send_replace(next);
     }
-    Ok(answer::value(&describe(&app, &row, &hash)))
+    Ok(answer::value(&describe(&app, &row, &hash).await?))
 }
 
 /// Confirm a machine: from here it raises no-data and notifies.
@@ -167,7 +178,7 @@ pub(crate) async fn confirm(State(app): State<App>, Machine(machine): Machine) -
         write(&app, row.clone(), "machine_confirmed", None).await?;
     }
     let hash = app.parts.catalogue.borrow().hash().to_owned();
-    Ok(answer::value(&describe(&app, &row, &hash)))
+    Ok(answer::value(&describe(&app, &row, &hash).await?))
 }
 
 /// Begin a maintenance window, or plan one: while it lasts, alarms of the machine are suppressed by design.
@@ -315,15 +326,16 @@ async fn write(app: &App, row: MachineRow, action: &str, why: Option<String>) ->
         alert_id: None,
         annunciates: false,
     };
-    let event = NewEvent { kind: "machine".to_owned(), data: Value::Object(describe(app, &row, &hash)).to_string() };
+    let data = Value::Object(describe(app, &row, &hash).await?).to_string();
+    let event = NewEvent { kind: "machine".to_owned(), data };
     let line = NewAudit { subject: format!("machine:{}", row.machine_id), audit, notify: Vec::new() };
     Ok(app.alarms.register(vec![row], vec![line], vec![event]).await?)
 }
 
 /// A machine with everything that people say of it.
-fn describe(app: &App, row: &MachineRow, hash: &str) -> Map<String, Value> {
+async fn describe(app: &App, row: &MachineRow, hash: &str) -> Result<Map<String, Value>, Problem> {
     let live = app.parts.live.get(&row.machine_id);
-    let mut value = entry(app, &row.machine_id, Some(row), live.as_deref(), now_us());
+    let mut value = entry(app, &row.machine_id, Some(row), live.as_deref(), now_us()).await?;
     value.extend(object([
         ("asset_no", row.asset_no.as_deref().into()),
         ("parameters", json!(row.parameters)),
@@ -333,5 +345,5 @@ fn describe(app: &App, row: &MachineRow, hash: &str) -> Map<String, Value> {
         ("source", row.source.as_deref().into()),
         ("catalogue_hash", hash.into()),
     ]));
-    value
+    Ok(value)
 }

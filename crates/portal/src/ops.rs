@@ -10,10 +10,8 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
-
-/// Parts without which readings are not taken, judged and shown. The portal answers, so it runs.
-const NEEDED: [&str; 3] = ["ingest", "detect", "portal"];
 
 /// Whether the process answers at all.
 #[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, description = "It does", body = Object)))]
@@ -32,15 +30,21 @@ pub(crate) async fn livez() -> Response {
     )
 )]
 pub(crate) async fn readyz(State(app): State<App>) -> Response {
+    let settings = &app.parts.settings;
     let health = app.parts.health.borrow().clone();
     let mut parts: Vec<(&str, Option<String>)> = health.iter().map(|(part, wrong)| (*part, wrong.clone())).collect();
-    for part in NEEDED {
-        if part != "portal" && !health.contains_key(part) {
+    for part in &settings.needed {
+        if *part != "portal" && !health.contains_key(part) {
             parts.push((part, Some("not started yet".to_owned())));
         }
     }
+    ready_answer(&settings.needed, parts)
+}
+
+/// Whether the needed parts are well, and what is wrong with which.
+pub(crate) fn ready_answer(needed: &[&str], parts: Vec<(&str, Option<String>)>) -> Response {
     let failed: Vec<&str> =
-        parts.iter().filter(|(part, wrong)| NEEDED.contains(part) && wrong.is_some()).map(|(part, _)| *part).collect();
+        parts.iter().filter(|(part, wrong)| needed.contains(part) && wrong.is_some()).map(|(part, _)| *part).collect();
     let parts: Vec<Value> =
         parts.iter().map(|(part, wrong)| json!({ "part": part, "ok": wrong.is_none(), "wrong": wrong })).collect();
     let (status, word) =
@@ -57,8 +61,12 @@ pub(crate) async fn readyz(State(app): State<App>) -> Response {
     responses((status = 200, description = "Figures", body = String, content_type = "text/plain"))
 )]
 pub(crate) async fn metrics(State(app): State<App>) -> Response {
-    let text = app.parts.settings.metrics.render();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    figures(&app.parts.settings.metrics)
+}
+
+/// Figures in Prometheus' text format.
+pub(crate) fn figures(metrics: &PrometheusHandle) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
 }
 
 /// Start a training.

@@ -261,7 +261,7 @@ pub(crate) async fn chart(State(app): State<App>, Machine(machine): Machine, par
         .channel_index(name)
         .ok_or_else(|| wrong(format!("class {} has no channel `{name}`; it has {}", class.id, channels())))?;
     let (from_us, to_us) = params.range()?;
-    let newest_us = app.parts.history.newest(&machine);
+    let newest_us = app.parts.history.newest(&machine).await?;
     let to_us = to_us.unwrap_or_else(|| newest_us.map_or_else(now_us, |newest_us| newest_us + 1));
     let from_us = from_us.unwrap_or_else(|| to_us.saturating_sub(CHART_US));
     let points = params.number("points")?.map_or(POINTS, |points| usize::try_from(points).unwrap_or(POINTS_MAX));

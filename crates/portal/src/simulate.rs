@@ -1,12 +1,14 @@
 //! The simulated plant, as people play with it.
 
 use crate::{
+    SimulateControl,
     answer::{self, Answer, time},
     app::App,
     params::{Machine, Params, now_us},
     problem::Problem,
 };
 use axum::{extract::State, http::StatusCode};
+use catalog::MachineId;
 use serde_json::json;
 
 /// Seconds where nobody says how long.
@@ -37,6 +39,11 @@ pub(crate) async fn simulate(State(app): State<App>, Machine(machine): Machine, 
         let detail = "no plant is simulated here: start `millwright up` without --no-simulate";
         return Err(Problem::new(StatusCode::CONFLICT, "no_plant", detail));
     };
+    set_profile(control, &machine, &params)
+}
+
+/// Puts a machine under the profile that the query names.
+pub(crate) fn set_profile(control: &SimulateControl, machine: &MachineId, params: &Params) -> Answer {
     let profile = params.get("profile").ok_or_else(|| Problem::wrong("bad_profile", "profile is missing"))?;
     let duration_s = params.number("duration_sec")?.unwrap_or(DURATION_S);
     if !(1..=DURATION_MAX_S).contains(&duration_s) {
@@ -45,7 +52,7 @@ pub(crate) async fn simulate(State(app): State<App>, Machine(machine): Machine, 
     // The simulated plant runs by the wall clock.
     let from_us = now_us();
     let until_us = from_us + duration_s as i64 * 1_000_000;
-    control(&machine, profile, from_us, until_us).map_err(|error| match error {
+    control(machine, profile, from_us, until_us).map_err(|error| match error {
         plant::Error::Machine(_) => Problem::missing("no_such_machine", error.to_string()),
         error => Problem::wrong("bad_profile", error.to_string()),
     })?;

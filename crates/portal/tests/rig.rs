@@ -1,5 +1,6 @@
 //! A portal with everything behind it: loops as plain as can be between bus, history and store.
 
+use bus::{Bus, Consumer, Event, Topic};
 use catalog::Catalogue;
 use engine::{Effects, Engine, Input};
 use portal::{Parts, Settings};
@@ -101,7 +102,9 @@ impl Rig {
                 clock_offsets: BTreeMap::new(),
                 quiet: portal::QuietArrivals::default(),
                 metrics: metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle(),
+                needed: vec!["ingest", "detect", "portal"],
             }),
+            ready: Default::default(),
             closing: CancellationToken::new(),
         };
         change(&mut parts);
@@ -223,9 +226,19 @@ pub fn reading(machine: &str, seconds_ago: i64, torque: f64) -> String {
     )
 }
 
+/// A consumer that starts at these offsets.
+async fn consumer(bus: &Bus, from: &[i64]) -> Consumer {
+    let mut consumer = bus.consumer(Topic::Readings, "rig").unwrap();
+    assert!(matches!(consumer.next(1).await, Ok(Event::Assigned(_))));
+    for (partition, offset) in (0..).zip(from) {
+        consumer.start(partition, *offset).await.unwrap();
+    }
+    consumer
+}
+
 async fn ingest(parts: Parts) {
-    let mut consumer = parts.bus.consumer(&parts.history.appended()).unwrap();
-    while let Ok(records) = consumer.next(1 << 20).await {
+    let mut consumer = consumer(&parts.bus, &parts.history.appended().await.unwrap()).await;
+    while let Ok(Event::Records(records)) = consumer.next(1 << 20).await {
         for record in records {
             let batch = decode(&parts, &record);
             let (partition, offset) = (record.partition, record.offset);
@@ -235,11 +248,11 @@ async fn ingest(parts: Parts) {
 }
 
 async fn detect(parts: Parts) {
-    let mut positions = parts.store.positions(READINGS_PARTITIONS).unwrap();
-    let mut consumer = parts.bus.consumer(&positions).unwrap();
+    let mut positions = parts.store.positions(0..READINGS_PARTITIONS).await.unwrap();
+    let mut consumer = consumer(&parts.bus, &positions).await;
     let catalogue = parts.catalogue.borrow().clone();
     let mut engines: Vec<_> = (0..READINGS_PARTITIONS).map(|at| Engine::new(at, catalogue.clone())).collect();
-    while let Ok(records) = consumer.next(1 << 20).await {
+    while let Ok(Event::Records(records)) = consumer.next(1 << 20).await {
         for record in records {
             let (batch, mut effects) = (decode(&parts, &record), Effects::default());
             let engine = &mut engines[usize::from(record.partition)];

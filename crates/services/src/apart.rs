@@ -16,7 +16,7 @@ use std::{
     },
 };
 use store::{Activation, History, Store, history};
-use wire::{Quality, READINGS_PARTITIONS, ReadingBatch, Reject};
+use wire::{Quality, READINGS_PARTITIONS, ReadingBatch, Run};
 
 /// What the other loop had taken when this process began.
 #[derive(Debug, Clone, Default)]
@@ -49,8 +49,8 @@ pub enum Error {
 /// A file cannot be read.
 pub async fn taken(history: &History, store: &Store) -> Result<(ByIngest, ByDetect), Error> {
     let (mut by_ingest, mut by_detect) = (Vec::new(), Vec::new());
-    let judged = store.positions(READINGS_PARTITIONS)?;
-    for ((partition, stored), judged) in (0..).zip(history.positions()).zip(judged) {
+    let judged = store.positions(0..READINGS_PARTITIONS).await?;
+    for ((partition, stored), judged) in (0..).zip(history.positions().await?).zip(judged) {
         let (from, below) = (stored.min(judged), stored.max(judged));
         let (mut ingest, mut detect) = (Partition::default(), Partition::default());
         if stored > judged {
@@ -108,8 +108,13 @@ impl Taken {
         self.rows.load(Ordering::Relaxed)
     }
 
-    /// Compares a record with what the other made of it, and counts.
-    pub(crate) fn compare(&self, record: &Record, decoded: Result<&ReadingBatch, &Reject>) {
+    /// Compares a record that holds one batch with what the other made of it, and counts.
+    pub(crate) fn compare(&self, record: &Record, run: &Run) {
+        let decoded = match (run.batches.as_slice(), run.rejects.as_slice()) {
+            ([batch], []) => Ok(batch),
+            ([], [reject]) => Err(reject),
+            _ => return,
+        };
         let Some(partition) = self.partitions.get(usize::from(record.partition)) else { return };
         if record.offset >= partition.below {
             return;
@@ -203,6 +208,8 @@ range = [0, 1000]
             arrived_us: 0,
             source: "http".into(),
             rows: 3,
+            key: None,
+            headers: Vec::new(),
             value: value.clone().into(),
         };
         let taken = Taken {
@@ -216,8 +223,12 @@ range = [0, 1000]
         // What the other had not taken is its to compare.
         for offset in [offset, offset + 1, 2] {
             let record = record(offset);
-            let decoded = decode(&record, now);
-            taken.compare(&record, decoded.as_ref().map_err(|reject| &**reject));
+            let mut run = Run::default();
+            match decode(&record, now) {
+                Ok(batch) => run.batches.push(batch),
+                Err(reject) => run.rejects.push((0, *reject)),
+            }
+            taken.compare(&record, &run);
         }
         taken.rows_apart()
     }

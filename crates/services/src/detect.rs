@@ -7,7 +7,7 @@ mod lane;
 mod restore;
 
 use crate::{apart::ByIngest, now_us};
-use bus::{Bus, Consumer, Record};
+use bus::{Bus, Consumer, Event, Record, Topic};
 use catalog::Catalogue;
 use lane::{Found, Lane};
 use std::{sync::Arc, time::Duration};
@@ -19,6 +19,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// Group of the consumers.
+const GROUP: &str = "detector-group";
 /// Bytes of values that are taken at once.
 const LOT_BYTES: usize = 2 << 20;
 /// A lot above this is judged apart from the runtime, its partitions side by side.
@@ -49,8 +51,10 @@ pub struct Parts {
     pub live: LiveValues,
     /// What is in force.
     pub catalogue: watch::Receiver<Arc<Catalogue>>,
-    /// Next offset per partition: all before it is judged, and what it led to is durable.
+    /// Next offset per partition: all before it is judged, and what it led to is durable. 0 of one that is not ours.
     pub passed: watch::Sender<Vec<i64>>,
+    /// Told once the partitions are known and judged.
+    pub ready: Arc<watch::Sender<bool>>,
     /// What ingest had taken before.
     pub taken: ByIngest,
 }
@@ -74,40 +78,42 @@ pub enum Error {
 /// Judges the readings of the bus until `stop`; then what waits is judged, committed and saved.
 ///
 /// # Errors
-/// The bus or the store failed, or another detector went on from the same position: start again from the store.
+/// The bus or the store failed, or embedded another detector went on from the same position: start again from the store.
 pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error> {
     let catalogue = parts.catalogue.borrow_and_update().clone();
     let mut changes = parts.catalogue.clone();
-    let lanes = restore::lanes(&parts, catalogue).await?;
-    let mut detector = Detector::new(parts, lanes);
-    let mut consumer = detector.consumer()?;
-    detector.submit().await?;
+    let mut consumer = parts.bus.consumer(Topic::Readings, GROUP)?;
+    let mut detector = Detector::new(parts, catalogue);
     let mut second = interval(SECOND);
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
+        let done = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            done = end_of(&mut detector.commit) => detector.committed(done)?,
-            done = end_of(&mut detector.save) => detector.saved(done)?,
+            done = end_of(&mut detector.commit) => detector.committed(done),
+            done = end_of(&mut detector.save) => detector.saved(done),
             Ok(()) = changes.changed() => {
                 let catalogue = changes.borrow_and_update().clone();
-                detector.switch(&catalogue).await?;
+                detector.switch(&catalogue).await
             }
-            () = tokio::time::sleep_until(detector.show_at), if detector.touched() => detector.show(),
-            _ = second.tick() => {
-                if consumer.caught_up() {
-                    detector.find_silent().await?;
-                }
-                detector.save_one().await?;
+            () = tokio::time::sleep_until(detector.show_at), if detector.touched() => {
+                detector.show();
+                Ok(())
             }
-            records = consumer.next(LOT_BYTES) => detector.take(records?).await?,
+            _ = second.tick() => detector.tick(&consumer).await,
+            event = consumer.next(LOT_BYTES) => detector.take(&mut consumer, event?).await,
+        };
+        match done {
+            Err(Error::Store(store::Error::Fenced { .. })) if !detector.parts.bus.is_embedded() => {
+                detector.start_over(&mut consumer).await?;
+            }
+            done => done?,
         }
     }
     let until = Instant::now() + DRAIN_MAX;
     while !consumer.caught_up() && Instant::now() < until {
-        let records = consumer.next(LOT_BYTES).await?;
-        detector.take(records).await?;
+        let Ok(event) = tokio::time::timeout_at(until, consumer.next(LOT_BYTES)).await else { break };
+        detector.take(&mut consumer, event?).await?;
     }
     detector.finish().await
 }
@@ -126,7 +132,9 @@ async fn end_of<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
 
 struct Detector {
     parts: Parts,
-    /// By partition; `None` while a worker has it.
+    /// What is in force.
+    catalogue: Arc<Catalogue>,
+    /// By partition; `None` of one that is not ours, and while a worker has it.
     lanes: Vec<Option<Lane>>,
     /// At most one commit is being written; the next lot is judged meanwhile.
     commit: Option<JoinHandle<Result<Vec<Found>, store::Error>>>,
@@ -142,9 +150,8 @@ struct Saved {
 }
 
 impl Detector {
-    fn new(parts: Parts, lanes: Vec<Lane>) -> Detector {
-        let lanes = lanes.into_iter().map(Some).collect();
-        Detector { parts, lanes, commit: None, save: None, show_at: Instant::now() }
+    fn new(parts: Parts, catalogue: Arc<Catalogue>) -> Detector {
+        Detector { parts, catalogue, lanes: Vec::new(), commit: None, save: None, show_at: Instant::now() }
     }
 
     fn lanes(&self) -> impl Iterator<Item = &Lane> {
@@ -155,13 +162,57 @@ impl Detector {
         self.lanes.iter_mut().flatten()
     }
 
-    /// A consumer from where the lanes stand.
-    fn consumer(&mut self) -> Result<Consumer, Error> {
-        self.hold();
+    async fn take(&mut self, consumer: &mut Consumer, event: Event) -> Result<(), Error> {
+        match event {
+            Event::Assigned(partitions) => {
+                for lane in restore::lanes(&self.parts, &self.catalogue, &partitions).await? {
+                    let place = usize::from(lane.partition());
+                    self.lanes.resize_with(self.lanes.len().max(place + 1), || None);
+                    self.lanes[place] = Some(lane);
+                }
+                self.hold();
+                for partition in partitions {
+                    self.start(consumer, partition).await?;
+                }
+                self.parts.ready.send_replace(true);
+                self.submit().await
+            }
+            Event::Revoked(partitions) => self.give_away(consumer, &partitions).await,
+            Event::Records(records) => self.judge(records).await,
+        }
+    }
+
+    /// What is due every second.
+    async fn tick(&mut self, consumer: &Consumer) -> Result<(), Error> {
+        if consumer.caught_up() {
+            self.find_silent().await?;
+            self.commit_positions();
+        }
+        self.save_one().await?;
+        consumer.commit(&self.positions());
+        Ok(())
+    }
+
+    /// Another detector went on from a position of ours, so nothing of that commit was written: what is still ours is
+    /// judged again from where the store stands now.
+    async fn start_over(&mut self, consumer: &mut Consumer) -> Result<(), Error> {
+        tracing::warn!("another detector went on from a position of this one: it starts over from the store");
+        metrics::counter!("millwright_detect_fenced_total").increment(1);
+        if self.save.is_some() {
+            let done = end_of(&mut self.save).await;
+            self.saved(done)?;
+        }
+        let ours = self.lanes().map(Lane::partition).collect();
+        self.lanes.clear();
+        self.take(consumer, Event::Assigned(ours)).await
+    }
+
+    /// Starts a partition where its lane stands.
+    async fn start(&mut self, consumer: &mut Consumer, partition: u16) -> Result<(), Error> {
         loop {
-            let start: Vec<i64> = self.lanes().map(Lane::next).collect();
-            match self.parts.bus.consumer(&start) {
-                Err(bus::Error::Gap { partition, begin, position }) => {
+            let from = self.lane(usize::from(partition)).next();
+            match consumer.start(partition, from).await {
+                Err(bus::Error::Gap { begin, position, .. }) => {
                     tracing::error!(
                         partition,
                         begin,
@@ -172,19 +223,54 @@ impl Detector {
                         .increment((begin - position).max(0) as u64);
                     self.lane(usize::from(partition)).skip_to(begin);
                 }
-                consumer => return Ok(consumer?),
+                started => return Ok(started?),
             }
         }
     }
 
+    /// Commits what was judged and lets go of partitions: who has them next goes on from there.
+    async fn give_away(&mut self, consumer: &Consumer, partitions: &[u16]) -> Result<(), Error> {
+        self.settle().await?;
+        if self.save.is_some() {
+            let done = end_of(&mut self.save).await;
+            self.saved(done)?;
+        }
+        self.show();
+        let mut found = Vec::new();
+        for partition in partitions {
+            let lane = self.lanes.get_mut(usize::from(*partition)).and_then(Option::take);
+            let Some(mut lane) = lane else { continue };
+            found.extend(lane.take_effects());
+            found.extend(lane.take_position());
+            consumer.commit(&[(*partition, lane.next())]);
+        }
+        match commit(self.parts.store.clone(), found).await {
+            Ok(found) => self.note(found),
+            // They were lost a while ago, and who has them now was quicker.
+            Err(store::Error::Fenced { partition, expected, found }) => {
+                tracing::warn!(partition, expected, found, "another detector went on from what this one gives away");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.hold();
+        self.submit().await
+    }
+
+    /// Where each partition stands, its last commit counted.
+    fn positions(&self) -> Vec<(u16, i64)> {
+        self.lanes().map(|lane| (lane.partition(), lane.next())).collect()
+    }
+
     /// Tells the bus what a restart would need.
     fn hold(&self) {
-        let from: Vec<i64> = self.lanes().map(Lane::needs).collect();
-        self.parts.bus.hold("detect", &from);
+        if self.parts.bus.is_embedded() {
+            let from: Vec<i64> = self.lanes().map(Lane::needs).collect();
+            self.parts.bus.hold("detect", &from);
+        }
     }
 
     /// Judges records and hands what they lead to to the store.
-    async fn take(&mut self, records: Vec<Record>) -> Result<(), Error> {
+    async fn judge(&mut self, records: Vec<Record>) -> Result<(), Error> {
         let bytes: usize = records.iter().map(|record| record.value.len()).sum();
         let lots = records.chunk_by(|a, b| a.partition == b.partition);
         if bytes <= APART_BYTES {
@@ -260,7 +346,8 @@ impl Detector {
 
     /// Tells how far everything is judged and durable.
     fn tell_passed(&self) {
-        let passed: Vec<i64> = self.lanes().map(Lane::next).collect();
+        let next = |lane: &Option<Lane>| lane.as_ref().map_or(0, Lane::next);
+        let passed: Vec<i64> = self.lanes.iter().map(next).collect();
         self.parts.passed.send_if_modified(|last| {
             let changed = *last != passed;
             *last = passed;
@@ -270,6 +357,7 @@ impl Detector {
 
     /// Another catalogue is in force from here on; the activation is durable with the position at which it begins.
     async fn switch(&mut self, catalogue: &Arc<Catalogue>) -> Result<(), Error> {
+        self.catalogue = catalogue.clone();
         self.lanes_mut().for_each(|lane| lane.switch(catalogue));
         self.submit().await
     }
@@ -279,6 +367,18 @@ impl Detector {
         let now = now_us();
         self.lanes_mut().for_each(|lane| lane.find_silent(now, &|machine| store.confirmed(machine)));
         self.submit().await
+    }
+
+    /// Readings that led to nothing move the position too: in a plant others look at it, and a new owner begins there.
+    fn commit_positions(&mut self) {
+        if self.parts.bus.is_embedded() || self.commit.is_some() {
+            return;
+        }
+        let mut found: Vec<Found> = self.lanes_mut().flat_map(Lane::take_effects).collect();
+        found.extend(self.lanes_mut().filter_map(Lane::take_position));
+        if !found.is_empty() {
+            self.commit = Some(tokio::spawn(commit(self.parts.store.clone(), found)));
+        }
     }
 
     fn touched(&self) -> bool {
@@ -315,7 +415,7 @@ impl Detector {
     }
 
     fn lane(&mut self, place: usize) -> &mut Lane {
-        self.lanes[place].as_mut().expect("no worker runs")
+        self.lanes[place].as_mut().expect("it is ours and no worker runs")
     }
 
     /// Encodes the state of a partition, apart from the runtime.
@@ -333,7 +433,10 @@ impl Detector {
 
     fn saved(&mut self, done: Result<Result<Saved, store::Error>, JoinError>) -> Result<(), Error> {
         let Saved { partition, replay_from } = done??;
-        self.lane(usize::from(partition)).saved(replay_from);
+        // Its partition may have been given away meanwhile.
+        if let Some(lane) = self.lanes.get_mut(usize::from(partition)).and_then(Option::as_mut) {
+            lane.saved(replay_from);
+        }
         self.hold();
         Ok(())
     }
@@ -352,7 +455,8 @@ impl Detector {
         self.note(found);
         self.tell_passed();
         let mut saves = JoinSet::new();
-        for place in 0..self.lanes.len() {
+        let ours: Vec<usize> = self.lanes().map(|lane| usize::from(lane.partition())).collect();
+        for place in ours {
             let snapshot = self.snapshot(place).await?;
             saves.spawn(snapshot.save(self.parts.store.clone()));
         }

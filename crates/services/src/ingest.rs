@@ -1,7 +1,12 @@
 //! Bus to history: every reading stored once, or counted as a duplicate, or a dead letter.
+//!
+//! On Kafka what is refused also goes to a topic, acknowledged before its record is stored. Ingest is the only writer
+//! there, so what the topic's last record tells is skipped after a crash ([`letters`]).
 
-use crate::{apart::ByDetect, record::decode};
-use bus::{Bus, Consumer, Record};
+mod letters;
+
+use crate::{apart::ByDetect, record::Reader};
+use bus::{Bus, Consumer, DeadLetter, Event, Record, Topic};
 use catalog::Catalogue;
 use std::{
     collections::BTreeMap,
@@ -14,8 +19,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
-use wire::{ReadingBatch, Reject};
+use wire::{ReadingBatch, Reject, Run};
 
+/// Group of the consumers.
+const GROUP: &str = "ingestor-group";
 /// Bytes of values that are taken at once.
 const LOT_BYTES: usize = 2 << 20;
 /// A lot above this is decoded apart from the runtime, whose threads answer HTTP meanwhile.
@@ -33,6 +40,8 @@ pub struct Parts {
     pub history: History,
     pub catalogue: watch::Receiver<Arc<Catalogue>>,
     pub tally: Tally,
+    /// Told once the partitions are known and stored.
+    pub ready: Arc<watch::Sender<bool>>,
     /// What detect had taken before.
     pub taken: ByDetect,
 }
@@ -76,93 +85,192 @@ pub enum Error {
 /// # Errors
 /// The bus cannot be read or the history not written: start again.
 pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error> {
-    let mut consumer = consumer(&parts)?;
-    let mut catalogue = parts.catalogue.borrow_and_update().clone();
+    let catalogue = parts.catalogue.borrow_and_update().clone();
+    let mut changes = parts.catalogue.clone();
     parts.history.switch(catalogue.clone()).await?;
+    parts.bus.hold("ingest", &parts.history.positions().await?);
+    let mut consumer = parts.bus.consumer(Topic::Readings, GROUP)?;
+    let reader = Some(Reader::new(&parts.bus, catalogue));
+    let mut ingest = Ingest { parts, reader, assigned: BTreeMap::new() };
     let mut hold = tokio::time::interval(HOLD_EVERY);
     hold.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Ok(()) = parts.catalogue.changed() => {
-                catalogue = parts.catalogue.borrow_and_update().clone();
-                parts.history.switch(catalogue.clone()).await?;
+            Ok(()) = changes.changed() => {
+                let catalogue = changes.borrow_and_update().clone();
+                ingest.parts.history.switch(catalogue.clone()).await?;
+                ingest.reader().switch(catalogue);
             }
-            _ = hold.tick() => parts.bus.hold("ingest", &parts.history.positions()),
-            records = consumer.next(LOT_BYTES) => take(&parts, &catalogue, records?).await?,
+            _ = hold.tick() => ingest.tell(&consumer).await?,
+            event = consumer.next(LOT_BYTES) => ingest.take(&mut consumer, event?).await?,
         }
     }
     let until = Instant::now() + DRAIN_MAX;
     while !consumer.caught_up() && Instant::now() < until {
-        let records = consumer.next(LOT_BYTES).await?;
-        take(&parts, &catalogue, records).await?;
+        let Ok(event) = tokio::time::timeout_at(until, consumer.next(LOT_BYTES)).await else { break };
+        ingest.take(&mut consumer, event?).await?;
     }
-    let durable = parts.history.flush().await?;
-    parts.bus.hold("ingest", &durable);
-    Ok(())
+    ingest.parts.history.flush().await?;
+    ingest.tell(&consumer).await
 }
 
-/// A consumer from where the history stands, what lies in its memory counted.
-fn consumer(parts: &Parts) -> Result<Consumer, Error> {
-    parts.bus.hold("ingest", &parts.history.positions());
-    let mut start = parts.history.appended();
-    loop {
-        match parts.bus.consumer(&start) {
-            Err(bus::Error::Gap { partition, begin, position }) => {
-                tracing::error!(
-                    partition,
-                    begin,
-                    position,
-                    "partition {partition}: records {position} to {begin} are gone from the bus before they were stored"
-                );
-                metrics::counter!("millwright_ingest_gap_records_total").increment((begin - position).max(0) as u64);
-                start[usize::from(partition)] = begin;
+struct Ingest {
+    parts: Parts,
+    /// `None` while a worker has it.
+    reader: Option<Reader>,
+    /// Of each partition that is ours: offset and index of the last refused message that the topic of dead letters holds.
+    assigned: BTreeMap<u16, Option<(i64, u32)>>,
+}
+
+type Decoded = (Record, Run);
+
+impl Ingest {
+    fn reader(&mut self) -> &mut Reader {
+        self.reader.as_mut().expect("no worker runs")
+    }
+
+    /// Tells the bus what it must keep, and the group how far it is.
+    async fn tell(&self, consumer: &Consumer) -> Result<(), Error> {
+        let positions = self.parts.history.positions().await?;
+        self.parts.bus.hold("ingest", &positions);
+        let of = |partition: &u16| Some((*partition, *positions.get(usize::from(*partition))?));
+        consumer.commit(&self.assigned.keys().filter_map(of).collect::<Vec<_>>());
+        Ok(())
+    }
+
+    async fn take(&mut self, consumer: &mut Consumer, event: Event) -> Result<(), Error> {
+        match event {
+            Event::Assigned(partitions) => {
+                for partition in partitions {
+                    self.start(consumer, partition).await?;
+                }
+                self.parts.ready.send_replace(true);
             }
-            consumer => return Ok(consumer?),
+            Event::Revoked(partitions) => {
+                // Who has them next goes on from what is durable.
+                self.parts.history.flush().await?;
+                self.tell(consumer).await?;
+                for partition in partitions {
+                    self.assigned.remove(&partition);
+                    self.parts.history.revoke(partition).await;
+                }
+            }
+            Event::Records(records) => match self.store(records).await {
+                Err(Error::History(store::history::Error::Fenced { partition, expected, found })) => {
+                    tracing::warn!(
+                        partition,
+                        expected,
+                        found,
+                        "another ingest went on with partition {partition} from {expected} to {found}: starting over from there"
+                    );
+                    metrics::counter!("millwright_ingest_fenced_total").increment(1);
+                    let ours: Vec<u16> = self.assigned.keys().copied().collect();
+                    for partition in ours {
+                        self.start(consumer, partition).await?;
+                    }
+                }
+                stored => stored?,
+            },
         }
+        Ok(())
     }
-}
 
-type Decoded = (Record, Result<ReadingBatch, Box<Reject>>);
+    /// Starts a partition where the history stands, what lies in its memory counted.
+    async fn start(&mut self, consumer: &mut Consumer, partition: u16) -> Result<(), Error> {
+        let mut from = self.parts.history.assign(partition).await?;
+        loop {
+            match consumer.start(partition, from).await {
+                Err(bus::Error::Gap { begin, position, .. }) => {
+                    tracing::error!(
+                        partition,
+                        begin,
+                        position,
+                        "partition {partition}: records {position} to {begin} are gone from the bus before they were stored"
+                    );
+                    metrics::counter!("millwright_ingest_gap_records_total")
+                        .increment((begin - position).max(0) as u64);
+                    from = begin;
+                }
+                started => break started?,
+            }
+        }
+        let bus = &self.parts.bus;
+        let last = if bus.is_embedded() { None } else { bus.last(Topic::DeadLetters, partition).await? };
+        self.assigned.insert(partition, last.as_ref().and_then(DeadLetter::origin));
+        Ok(())
+    }
 
-/// Decodes records and appends them in order.
-async fn take(parts: &Parts, catalogue: &Arc<Catalogue>, records: Vec<Record>) -> Result<(), Error> {
-    let bytes: usize = records.iter().map(|record| record.value.len()).sum();
-    let decoded = if bytes > DECODE_APART_BYTES {
-        let catalogue = catalogue.clone();
-        tokio::task::spawn_blocking(move || decode_all(records, &catalogue)).await.map_err(|_| Error::Panicked)?
-    } else {
-        decode_all(records, catalogue)
-    };
-    let history = &parts.history;
-    for (record, decoded) in decoded {
-        parts.taken.0.compare(&record, decoded.as_ref().map_err(|reject| &**reject));
-        let Record { partition, offset, arrived_us, source, .. } = &record;
-        let appended = match decoded {
-            Ok(batch) => history.append(*partition, *offset, source, *arrived_us, &[batch], &[]).await?,
-            Err(reject) => {
-                tracing::warn!(
+    /// Decodes records and appends them in order.
+    async fn store(&mut self, records: Vec<Record>) -> Result<(), Error> {
+        let bytes: usize = records.iter().map(|record| record.value.len()).sum();
+        let mut reader = self.reader.take().expect("no worker runs");
+        let history = self.parts.history.clone();
+        let decode = move || {
+            let decoded = decode(records, &mut reader, &history);
+            (reader, decoded)
+        };
+        let (reader, decoded) = if bytes > DECODE_APART_BYTES {
+            tokio::task::spawn_blocking(decode).await.map_err(|_| Error::Panicked)?
+        } else {
+            decode()
+        };
+        self.reader = Some(reader);
+        if !self.parts.bus.is_embedded() {
+            letters::send(&self.parts.bus, &mut self.assigned, &decoded).await?;
+        }
+        for (record, run) in decoded {
+            self.parts.taken.0.compare(&record, &run);
+            let Record { partition, offset, arrived_us, source, .. } = &record;
+            let rejects: Vec<Reject> = run.rejects.into_iter().map(|(_, reject)| reject).collect();
+            if let Some(first) = rejects.first() {
+                tracing::debug!(
                     partition,
                     offset,
-                    "record {offset} of partition {partition} is refused: {}",
-                    reject.error
+                    "{} of record {offset} of partition {partition} refused: {}",
+                    rejects.len(),
+                    first.error
                 );
-                history.append(*partition, *offset, source, *arrived_us, &[], &[*reject]).await?
             }
-        };
-        parts.tally.add(source, &appended);
-        count(&appended);
+            let history = &self.parts.history;
+            let appended = history.append(*partition, *offset, source, *arrived_us, &run.batches, &rejects).await?;
+            self.parts.tally.add(source, &appended);
+            count(&appended);
+        }
+        self.parts.history.commit().await?;
+        Ok(())
     }
-    Ok(())
 }
 
-fn decode_all(records: Vec<Record>, catalogue: &Catalogue) -> Vec<Decoded> {
-    let decode = |record: Record| {
-        let decoded = decode(&record, catalogue);
-        (record, decoded)
-    };
-    records.into_iter().map(decode).collect()
+/// Decodes each record by itself, so that the history can judge and count it by itself.
+fn decode(records: Vec<Record>, reader: &mut Reader, history: &History) -> Vec<Decoded> {
+    // Classes of machines that the history will know once these records are appended.
+    let mut met: BTreeMap<String, String> = BTreeMap::new();
+    let mut decoded = Vec::with_capacity(records.len());
+    for record in records {
+        let bound = |machine: &str| history.class_of(machine).or_else(|| met.get(machine).cloned());
+        let (_, run) = reader.read(std::slice::from_ref(&record), &bound);
+        for batch in &run.batches {
+            meet(batch, history, &mut met);
+        }
+        if run.unknown_keys > 0 {
+            metrics::counter!("millwright_ingest_unknown_keys_total").increment(run.unknown_keys);
+        }
+        if run.rounded > 0 {
+            metrics::counter!("millwright_ingest_rounded_total").increment(run.rounded);
+        }
+        decoded.push((record, run));
+    }
+    decoded
+}
+
+fn meet(batch: &ReadingBatch, history: &History, met: &mut BTreeMap<String, String>) {
+    for machine in &batch.machines {
+        if !met.contains_key(&**machine) && history.class_of(machine).is_none() {
+            met.insert(machine.to_string(), batch.class.id.clone());
+        }
+    }
 }
 
 fn count(appended: &Appended) {

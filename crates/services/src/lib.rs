@@ -8,6 +8,7 @@ mod clock;
 pub mod detect;
 pub mod ingest;
 mod record;
+pub mod relay;
 pub mod replay;
 pub mod simulate;
 pub mod supervise;

@@ -1,17 +1,120 @@
-//! A record of the bus as readings.
+//! Records of the bus as readings, and readings as records.
 
-use bus::Record;
+use bus::{Bus, Outgoing, Record};
 use catalog::Catalogue;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use wire::{BinaryError, ErrorCode, ReadingBatch, Reject, Span};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+use wire::{BinaryError, Decoder, ErrorCode, ReadingBatch, Reject, Run, Span, Values};
 
 /// So often a value is tried; at the last panic it is refused.
 const TRIES: usize = 3;
-
 /// Longest value that a dead letter keeps whole, and what it keeps of a longer one.
 const PAYLOAD_BYTES: (usize, usize) = (256 << 10, 4 << 10);
+/// Most that is decoded as one batch.
+const RUN_BYTES: usize = 1 << 20;
 
-/// Decodes a record; its readings know where they came from. One that cannot be decoded is one refused message.
+/// Records that carry a batch.
+pub(crate) fn outgoing(
+    partition: u16,
+    arrived_us: i64,
+    source: &Arc<str>,
+    batch: &ReadingBatch,
+    values: Values,
+) -> impl Iterator<Item = Outgoing> {
+    let source = source.clone();
+    batch.to_values(values).into_iter().map(move |(machine, rows, value)| {
+        let key = machine.map(|machine| Arc::from(&*machine));
+        Outgoing { partition, arrived_us, source: source.clone(), rows, key, value }
+    })
+}
+
+/// Reads records under one catalogue. Embedded a value is one binary batch; on Kafka it may also be one reading, an array
+/// or lines, and neighbours become one batch.
+pub(crate) struct Reader {
+    catalogue: Arc<Catalogue>,
+    /// `None` where every value is a batch.
+    decoder: Option<Decoder>,
+}
+
+impl Reader {
+    pub(crate) fn new(bus: &Bus, catalogue: Arc<Catalogue>) -> Reader {
+        let mut reader = Reader { catalogue, decoder: None };
+        if !bus.is_embedded() {
+            reader.renew();
+        }
+        reader
+    }
+
+    /// Reads under another catalogue from here on.
+    pub(crate) fn switch(&mut self, catalogue: Arc<Catalogue>) {
+        self.catalogue = catalogue;
+        if self.decoder.is_some() {
+            self.renew();
+        }
+    }
+
+    pub(crate) fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
+    }
+
+    fn renew(&mut self) {
+        // One partition: a record's readings belong to the one that it lies on.
+        self.decoder = Some(Decoder::new(self.catalogue.clone(), 1));
+    }
+
+    /// Reads the first of these records, of one partition and not empty, and as many after it as can be read with it; and
+    /// how many these were. `bound` names the class that a machine already has.
+    pub(crate) fn read(&mut self, records: &[Record], bound: &dyn Fn(&str) -> Option<String>) -> (usize, Run) {
+        let first = &records[0];
+        if self.decoder.is_none() || ReadingBatch::is_encoded(&first.value) {
+            return (1, self.read_batch(first));
+        }
+        let mut bytes = 0;
+        let joins = |record: &&Record| {
+            bytes += record.value.len();
+            bytes <= RUN_BYTES && !ReadingBatch::is_encoded(&record.value) && Decoder::joins(&record.value)
+        };
+        let count = records.iter().take_while(joins).count().max(1);
+        if let Some(run) = self.read_run(&records[..count], bound) {
+            return (count, run);
+        }
+        // What it panicked on is found one by one.
+        let run = (0..TRIES).find_map(|_| self.read_run(&records[..1], bound));
+        let panicked = || Run {
+            rejects: vec![(0, *refused(first, ErrorCode::DecoderPanic, PANICKED))],
+            messages: vec![1],
+            ..Run::default()
+        };
+        (1, run.unwrap_or_else(panicked))
+    }
+
+    /// `None` where the decoder panicked.
+    fn read_run(&mut self, records: &[Record], bound: &dyn Fn(&str) -> Option<String>) -> Option<Run> {
+        let decoder = self.decoder.as_mut()?;
+        let values = records.iter().map(|record| (&*record.value, span(record)));
+        // A panic of the decoder is a bug of ours; what follows it on the bus must still be read.
+        let run = catch_unwind(AssertUnwindSafe(|| decoder.decode_run(values, bound)));
+        if run.is_err() {
+            self.renew();
+        }
+        run.ok()
+    }
+
+    fn read_batch(&self, record: &Record) -> Run {
+        match decode(record, &self.catalogue) {
+            Ok(batch) => {
+                let messages = vec![batch.rows() as u32];
+                Run { batches: vec![batch], messages, ..Run::default() }
+            }
+            Err(reject) => Run { rejects: vec![(0, *reject)], messages: vec![1], ..Run::default() },
+        }
+    }
+}
+
+/// Decodes a record that is one batch; its readings know where they came from. One that cannot be decoded is one refused
+/// message.
 pub(crate) fn decode(record: &Record, catalogue: &Catalogue) -> Result<ReadingBatch, Box<Reject>> {
     decode_by(record, |value| ReadingBatch::decode(value, catalogue))
 }
@@ -22,22 +125,30 @@ fn decode_by(
 ) -> Result<ReadingBatch, Box<Reject>> {
     // A panic of the decoder is a bug of ours; what follows it on the bus must still be read.
     let attempt = |_| catch_unwind(AssertUnwindSafe(|| decode(&record.value))).ok();
-    let (code, error) = match (0..TRIES).find_map(attempt) {
+    match (0..TRIES).find_map(attempt) {
         Some(Ok(mut batch)) => {
-            batch.spans = vec![Span {
-                first_row: 0,
-                offset: record.offset,
-                arrived_us: record.arrived_us,
-                source: record.source.clone(),
-            }];
-            return Ok(batch);
+            batch.spans = vec![span(record)];
+            Ok(batch)
         }
-        Some(Err(error)) => (ErrorCode::BadBatch, error.to_string()),
-        None => (ErrorCode::DecoderPanic, "the decoder panicked on this value".to_owned()),
-    };
+        Some(Err(_)) if record.value.is_empty() => Err(refused(record, ErrorCode::Empty, "the value is empty")),
+        Some(Err(error)) => Err(refused(record, ErrorCode::BadBatch, &error.to_string())),
+        None => Err(refused(record, ErrorCode::DecoderPanic, PANICKED)),
+    }
+}
+
+const PANICKED: &str = "the decoder panicked on this value";
+
+fn span(record: &Record) -> Span {
+    let Record { offset, arrived_us, source, .. } = record;
+    Span { first_row: 0, offset: *offset, arrived_us: *arrived_us, source: source.clone() }
+}
+
+/// A record that cannot be decoded is one refused message.
+fn refused(record: &Record, code: ErrorCode, error: &str) -> Box<Reject> {
     let (whole, part) = PAYLOAD_BYTES;
     let kept = if record.value.len() > whole { &record.value[..part] } else { &record.value[..] };
-    Err(Box::new(Reject { index: 0, code, error, machine: None, channel: None, payload: kept.to_vec() }))
+    let (error, payload) = (error.to_owned(), kept.to_vec());
+    Box::new(Reject { index: 0, code, error, machine: None, channel: None, payload })
 }
 
 #[cfg(test)]
@@ -53,6 +164,8 @@ mod tests {
             arrived_us: 9,
             source: "http".into(),
             rows: 3,
+            key: None,
+            headers: Vec::new(),
             value: b"boom".to_vec().into(),
         };
         let tries = Cell::new(0);

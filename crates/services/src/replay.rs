@@ -1,8 +1,8 @@
 //! Readings of a file onto the bus, at the file's own pace times a factor or as fast as they are taken.
 
-use crate::now_us;
+use crate::{now_us, record::outgoing};
 use bus::{Bus, Outgoing};
-use std::{error::Error as StdError, time::Duration};
+use std::{error::Error as StdError, sync::Arc, time::Duration};
 use store::History;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -142,12 +142,10 @@ where
 
 /// Sends one piece; false where `stop` came while the bus was full.
 async fn send(bus: &Bus, piece: &Piece, arrived_us: i64, stop: &CancellationToken) -> Result<bool, Error> {
-    let record = |(partition, batch): &(u16, ReadingBatch)| {
-        let mut value = Vec::new();
-        batch.encode(&mut value);
-        Outgoing { partition: *partition, arrived_us, source: SOURCE.into(), rows: batch.rows() as u32, value }
-    };
-    let records: Vec<Outgoing> = piece.batches.iter().map(record).collect();
+    let (source, values) = (Arc::from(SOURCE), bus.values());
+    let batches = piece.batches.iter();
+    let records: Vec<Outgoing> =
+        batches.flat_map(|(partition, batch)| outgoing(*partition, arrived_us, &source, batch, values)).collect();
     if records.is_empty() {
         return Ok(true);
     }

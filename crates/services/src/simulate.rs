@@ -1,6 +1,6 @@
 //! The simulated plant in real time, with a fault now and then.
 
-use crate::now_us;
+use crate::{now_us, record::outgoing};
 use bus::{Bus, Outgoing};
 use plant::{Config, Plant};
 use std::{
@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
+use wire::Values;
 
 /// Source of its readings.
 const SOURCE: &str = "simulate";
@@ -92,11 +93,12 @@ pub async fn run(control: Control, bus: Bus, demo: bool, stop: CancellationToken
             () = tokio::time::sleep(Duration::from_micros((due_us - now).max(0).cast_unsigned())) => {}
         }
         demos.start_due(&control, due_us);
+        let values = bus.values();
         let records = if control.config.machines > SAMPLE_APART {
             let control = control.clone();
-            tokio::task::spawn_blocking(move || tick(&control)).await.map_err(|_| Error::Panicked)?
+            tokio::task::spawn_blocking(move || tick(&control, values)).await.map_err(|_| Error::Panicked)?
         } else {
-            tick(&control)
+            tick(&control, values)
         };
         loop {
             match bus.send(records.clone()).await {
@@ -113,16 +115,11 @@ pub async fn run(control: Control, bus: Bus, demo: bool, stop: CancellationToken
     }
 }
 
-/// One reading of every machine, a record a partition.
-fn tick(control: &Control) -> Vec<Outgoing> {
+/// One reading of every machine.
+fn tick(control: &Control, values: Values) -> Vec<Outgoing> {
     let batches = control.plant().next_batch();
-    let arrived_us = now_us();
-    let record = |(partition, batch): (u16, wire::ReadingBatch)| {
-        let mut value = Vec::new();
-        batch.encode(&mut value);
-        Outgoing { partition, arrived_us, source: SOURCE.into(), rows: batch.rows() as u32, value }
-    };
-    batches.into_iter().map(record).collect()
+    let (arrived_us, source) = (now_us(), Arc::from(SOURCE));
+    batches.iter().flat_map(|(partition, batch)| outgoing(*partition, arrived_us, &source, batch, values)).collect()
 }
 
 /// Demonstration faults still to come.

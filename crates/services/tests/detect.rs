@@ -48,6 +48,7 @@ fn start_behind(room: &Room, open: &Open, taken: ByIngest) -> Running {
         live: live.clone(),
         catalogue: room.catalogue.subscribe(),
         passed: tell,
+        ready: Default::default(),
         taken,
     };
     Running { task: tokio::spawn(detect::run(parts, stop.clone())), stop, passed, live }
@@ -140,7 +141,7 @@ async fn a_clean_stop_leaves_nothing_to_replay_and_the_live_values() {
     }
     running.pass(&open).await;
     running.stop().await;
-    assert_eq!(open.store.positions(wire::READINGS_PARTITIONS).unwrap(), open.bus.ends());
+    assert_eq!(open.store.positions(0..wire::READINGS_PARTITIONS).await.unwrap(), open.bus.ends());
     for partition in 0..wire::READINGS_PARTITIONS {
         if open.bus.ends()[usize::from(partition)] > 0 {
             assert!(!open.store.load_slabs(partition).await.unwrap().is_empty(), "partition {partition}");
@@ -248,7 +249,7 @@ async fn what_ingest_took_under_other_classes_is_compared_and_counted() {
     running.stop().await;
     open.bus.send(load(3..8, 40.0)).await.unwrap();
     open.bus.send(load(8..10, 70.0)).await.unwrap();
-    soon("everything is taken", async || history.appended() == open.bus.ends()).await;
+    soon("everything is taken", async || history.appended().await.unwrap() == open.bus.ends()).await;
     stop.cancel();
     task.await.unwrap().unwrap();
     drop(history);
@@ -329,12 +330,18 @@ async fn a_record_that_cannot_be_decoded_is_passed() {
     let room = Room::new();
     let open = room.open();
     let mut running = start(&room, &open);
-    let bad =
-        |partition| Outgoing { partition, arrived_us: 0, source: "http".into(), rows: 1, value: b"no batch".to_vec() };
+    let bad = |partition| Outgoing {
+        partition,
+        arrived_us: 0,
+        source: "http".into(),
+        rows: 1,
+        key: None,
+        value: b"no batch".to_vec(),
+    };
     open.bus.send((0..6).map(bad).collect()).await.unwrap();
     open.bus.send(records(&[line("m-00", 0, 70.0)])).await.unwrap();
     running.pass(&open).await;
     assert_eq!(alerts(&open).await.len(), 1);
     running.stop().await;
-    assert_eq!(open.store.positions(wire::READINGS_PARTITIONS).unwrap(), open.bus.ends());
+    assert_eq!(open.store.positions(0..wire::READINGS_PARTITIONS).await.unwrap(), open.bus.ends());
 }

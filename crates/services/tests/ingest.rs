@@ -18,6 +18,7 @@ pub fn start(room: &Room, open: &Open, history: &History) -> Running {
         history: history.clone(),
         catalogue: room.catalogue.subscribe(),
         tally: tally.clone(),
+        ready: Default::default(),
         taken: Default::default(),
     };
     (tokio::spawn(ingest::run(parts, stop.clone())), stop, tally)
@@ -55,16 +56,16 @@ async fn a_crash_anywhere_stores_every_reading_once() {
     }
     let (open, history) = (room.open(), room.open_history());
     let (task, stop, _) = start(&room, &open, &history);
-    soon("everything is taken", async || history.appended() == open.bus.ends()).await;
+    soon("everything is taken", async || history.appended().await.unwrap() == open.bus.ends()).await;
     stop.cancel();
     task.await.unwrap().unwrap();
-    assert_eq!(history.positions(), open.bus.ends(), "a clean stop flushes");
+    assert_eq!(history.positions().await.unwrap(), open.bus.ends(), "a clean stop flushes");
     for machine in 0..7 {
         let found = seconds(&history, &format!("m-{machine}")).await;
         let distinct: BTreeSet<i64> = found.iter().copied().collect();
         assert_eq!((found.len(), distinct), (80, (0..80).collect()), "m-{machine}");
     }
-    let ledger = history.ledger();
+    let ledger = history.ledger().await.unwrap();
     assert_eq!(ledger.len(), 1);
     assert_eq!((ledger[0].received, ledger[0].stored), (560, 560));
 }
@@ -74,18 +75,25 @@ async fn what_cannot_be_decoded_is_one_dead_letter_and_a_repeat_a_duplicate() {
     let room = Room::new();
     let (open, history) = (room.open(), room.open_history());
     let (task, stop, tally) = start(&room, &open, &history);
-    let bad = Outgoing { partition: 3, arrived_us: 7, source: "http".into(), rows: 1, value: b"no batch".to_vec() };
+    let bad = Outgoing {
+        partition: 3,
+        arrived_us: 7,
+        source: "http".into(),
+        rows: 1,
+        key: None,
+        value: b"no batch".to_vec(),
+    };
     open.bus.send(vec![bad]).await.unwrap();
     for _ in 0..2 {
         open.bus.send(records(&[line("m-00", 0, 40.0)])).await.unwrap();
     }
-    soon("everything is taken", async || history.appended() == open.bus.ends()).await;
+    soon("everything is taken", async || history.appended().await.unwrap() == open.bus.ends()).await;
     stop.cancel();
     task.await.unwrap().unwrap();
     let letters = history.dead_letters(&LetterFilter::default(), 10, None).await.unwrap().rows;
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].code.as_str(), &letters[0].payload[..]), ("bad_batch", &b"no batch"[..]));
-    let row = history.ledger().remove(0);
+    let row = history.ledger().await.unwrap().remove(0);
     assert_eq!((row.received, row.stored, row.rejected, row.duplicate), (3, 1, 1, 1));
     let counted = tally.of("http");
     assert_eq!((counted.stored, counted.rejected, counted.duplicate), (1, 1, 1));

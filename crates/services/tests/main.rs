@@ -4,6 +4,7 @@
 
 mod detect;
 mod ingest;
+mod kafka;
 mod replay;
 mod room;
 mod simulate;

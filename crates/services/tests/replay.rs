@@ -1,6 +1,7 @@
 //! Replay: a file's readings arrive now, in order, with what was refused beside them.
 
 use crate::room::{Room, line, records};
+use bus::{Event, Topic};
 use services::replay::{self, Piece, Progress, Speed};
 use tokio_util::sync::CancellationToken;
 use wire::{ErrorCode, ReadingBatch, Reject};
@@ -48,13 +49,23 @@ async fn a_file_is_sent_to_its_end_and_its_refused_rows_are_dead_letters() {
     assert_eq!(told.len(), 5);
     let on_the_bus = open.bus.rows_from(&open.bus.begins()).unwrap();
     assert_eq!(on_the_bus.get("file"), Some(&10));
-    assert_eq!(history.ledger()[0].rejected, 5);
-    let mut consumer = open.bus.consumer(&open.bus.begins()).unwrap();
+    assert_eq!(history.ledger().await.unwrap()[0].rejected, 5);
+    let mut consumer = open.bus.consumer(Topic::Readings, "test").unwrap();
     let mut seen = 0;
     while seen < 10 {
-        for record in consumer.next(1 << 20).await.unwrap() {
-            assert!(arrived.contains(&record.arrived_us), "every record's arrival was told");
-            seen += record.rows;
+        match consumer.next(1 << 20).await.unwrap() {
+            Event::Assigned(partitions) => {
+                for partition in partitions {
+                    consumer.start(partition, 0).await.unwrap();
+                }
+            }
+            Event::Records(records) => {
+                for record in records {
+                    assert!(arrived.contains(&record.arrived_us), "every record's arrival was told");
+                    seen += record.rows;
+                }
+            }
+            Event::Revoked(partitions) => panic!("{partitions:?} were taken away"),
         }
     }
 }

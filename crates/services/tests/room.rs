@@ -85,7 +85,7 @@ pub fn records(lines: &[String]) -> Vec<Outgoing> {
     let record = |(partition, batch): (u16, wire::ReadingBatch)| {
         let mut value = Vec::new();
         batch.encode(&mut value);
-        Outgoing { partition, arrived_us, source: "http".into(), rows: batch.rows() as u32, value }
+        Outgoing { partition, arrived_us, source: "http".into(), rows: batch.rows() as u32, key: None, value }
     };
     decoded.batches.into_iter().map(record).collect()
 }

@@ -1,6 +1,7 @@
 //! The simulated plant sends every machine's readings as their time comes.
 
 use crate::room::open_bus;
+use bus::{Event, Topic};
 use services::simulate::{self, Control};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -27,11 +28,16 @@ async fn readings_come_in_real_time_and_a_profile_changes_them() {
     assert!(control.set_profile("machine-001", "dry_run", 0, 1).is_err());
     let stop = CancellationToken::new();
     let task = tokio::spawn(simulate::run(control.clone(), bus.clone(), true, stop.clone()));
-    let mut consumer = bus.consumer(&bus.begins()).unwrap();
+    let mut consumer = bus.consumer(Topic::Readings, "test").unwrap();
+    assert!(matches!(consumer.next(1).await, Ok(Event::Assigned(_))));
+    for partition in 0..READINGS_PARTITIONS {
+        consumer.start(partition, 0).await.unwrap();
+    }
     let catalogue = catalog::Catalogue::builtin();
     let (mut stopped, mut rows) = (false, 0);
     while rows < 60 || !stopped {
-        for record in consumer.next(1 << 20).await.unwrap() {
+        let Event::Records(records) = consumer.next(1 << 20).await.unwrap() else { panic!("nothing is revoked") };
+        for record in records {
             assert_eq!(&*record.source, "simulate");
             let batch = ReadingBatch::decode(&record.value, &catalogue).unwrap();
             rows += batch.rows();

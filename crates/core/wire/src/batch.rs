@@ -3,6 +3,9 @@
 use catalog::{Class, MachineId};
 use std::{collections::BTreeMap, sync::Arc};
 
+/// What a row of the built-in classes takes at most, encoded; a guess too low costs a copy.
+const BYTES_PER_ROW: usize = 24;
+
 /// Readings of one class in columns. Row `r` is one reading; every filled column has one entry a row.
 ///
 /// Columns that most batches do not need (`quality`, `seq`, `state`, each of `attributes`) are empty when no row has
@@ -35,6 +38,18 @@ pub struct ReadingBatch {
     pub markers: Vec<Marker>,
     /// Where the rows came from, ascending by `first_row`; the first has `first_row` 0. Not part of the encoding.
     pub spans: Vec<Span>,
+}
+
+/// How readings lie in the values of bus records (`bus.values`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Values {
+    /// One JSON object each, under its machine as the key: any consumer of the contract reads it.
+    #[default]
+    Reading,
+    /// JSON lines.
+    Lines,
+    /// Our binary batch: the smallest and quickest, and the only one that carries markers.
+    Binary,
 }
 
 /// The bus record that a run of rows came in.
@@ -182,6 +197,31 @@ impl ReadingBatch {
         }
         if let Some(links) = &rare.links {
             self.links.insert(row as u32, links.clone());
+        }
+    }
+
+    /// The values of the records that carry this batch, each with its readings and, where it is one, its machine.
+    pub fn to_values(&self, values: Values) -> Vec<(Option<MachineId>, u32, Vec<u8>)> {
+        let rows = self.rows() as u32;
+        let json = |row: usize| {
+            let mut text = String::new();
+            self.write_json(row, Some(&self.class.id), &mut text);
+            text
+        };
+        match values {
+            Values::Binary => {
+                let mut value = Vec::with_capacity(self.rows() * BYTES_PER_ROW + 512);
+                self.encode(&mut value);
+                vec![(None, rows, value)]
+            }
+            Values::Lines if rows == 0 => Vec::new(),
+            Values::Lines => {
+                let lines: Vec<String> = (0..self.rows()).map(json).collect();
+                vec![(None, rows, lines.join("\n").into_bytes())]
+            }
+            Values::Reading => {
+                (0..self.rows()).map(|row| (Some(self.machine_of(row).clone()), 1, json(row).into_bytes())).collect()
+            }
         }
     }
 

@@ -13,7 +13,7 @@ pub(crate) mod sorter;
 mod template;
 mod write;
 
-use crate::{ReadingBatch, Reject};
+use crate::{ErrorCode, ReadingBatch, Reject, Span};
 use catalog::Catalogue;
 use machines::Machines;
 use row::Row;
@@ -51,6 +51,21 @@ pub struct Decoded {
     /// Keys of accepted messages that no class key or contract key knows.
     pub unknown_keys: u64,
     /// Values of accepted messages that were rounded to their channel's scale.
+    pub rounded: u64,
+}
+
+/// What a run of bus records held.
+#[derive(Debug, Default)]
+pub struct Run {
+    /// One of each class, with the span of every record that it has rows or markers of. Rows keep their order.
+    pub batches: Vec<ReadingBatch>,
+    /// What was refused, in order, each with its record's place in the run.
+    pub rejects: Vec<(usize, Reject)>,
+    /// Messages in each record.
+    pub messages: Vec<u32>,
+    /// As in [`Decoded`].
+    pub unknown_keys: u64,
+    /// As in [`Decoded`].
     pub rounded: u64,
 }
 
@@ -124,6 +139,55 @@ impl Decoder {
         self.tail = tail;
         let decoded = self.sorter.end();
         result.map(|()| decoded)
+    }
+
+    /// Whether a value can stand in a run with others: an array cannot, as a broken end refuses all of it.
+    pub fn joins(value: &[u8]) -> bool {
+        value.iter().find(|byte| !is_blank(**byte)) != Some(&b'[')
+    }
+
+    /// Decodes the values of a run of records of one partition as though they were one: each an object, an array or
+    /// lines, of one record an array too. The partition is the one they lie on, whatever their machines' names say. A
+    /// value that is no readings at all is one refused message.
+    pub fn decode_run<'a>(
+        &mut self,
+        records: impl IntoIterator<Item = (&'a [u8], Span), IntoIter: Clone>,
+        bound: &dyn Fn(&str) -> Option<String>,
+    ) -> Run {
+        let records = records.into_iter();
+        self.sorter.begin(records.clone().map(|(value, _)| value.len()).sum(), 0);
+        let mut run = Run::default();
+        let mut ends = Vec::new();
+        for (value, span) in records {
+            self.sorter.begin_record(span);
+            let value = value.strip_prefix(b"\xef\xbb\xbf").unwrap_or(value);
+            let mut tail = std::mem::take(&mut self.tail);
+            let text = Text::new(value, &mut tail);
+            let read = match value.iter().find(|byte| !is_blank(**byte)) {
+                None => Err((ErrorCode::Empty, NotReadings("it is empty".into()))),
+                Some(b'[') => self.array(&text, bound).map_err(|error| (ErrorCode::NotJson, error)),
+                // A line is a message, and so is an object of several lines.
+                Some(_) if memchr::memchr(b'\n', value).is_some() && is_one_object(value) => {
+                    self.object(&text, bound).map_err(|error| (ErrorCode::NotJson, error))
+                }
+                Some(_) => {
+                    self.lines(&text, bound);
+                    Ok(())
+                }
+            };
+            self.tail = tail;
+            if let Err((code, error)) = read {
+                self.sorter.refuse_record(code, &error.to_string(), value);
+            }
+            run.messages.push(self.sorter.messages());
+            ends.push(self.sorter.rejects());
+        }
+        let Decoded { batches, rejects, unknown_keys, rounded, .. } = self.sorter.end();
+        run.batches = batches.into_iter().map(|(_, batch)| batch).collect();
+        let record_of = |at: usize| ends.partition_point(|end| *end <= at);
+        run.rejects = rejects.into_iter().enumerate().map(|(at, reject)| (record_of(at), reject)).collect();
+        (run.unknown_keys, run.rounded) = (unknown_keys, rounded);
+        run
     }
 
     /// Every line that is not blank is one message.

@@ -18,11 +18,11 @@ pub use alert::{
     Alert, AlertId, AlertText, Contribution, CounterfactualStep, Direction, Kind, LimitSource, Position, Reason,
     ReasonTerm, alert_id,
 };
-pub use batch::{Marker, Quality, ReadingBatch, Span};
+pub use batch::{Marker, Quality, ReadingBatch, Span, Values};
 pub use binary::BinaryError;
 pub use csv::{CsvDecoder, CsvError, CsvOptions, CsvPlace, CsvProblem, CsvRows};
 
-pub use json::{Decoded, Decoder, Framing, NotReadings};
+pub use json::{Decoded, Decoder, Framing, NotReadings, Run};
 pub use number::{ScaledError, decimal_text, scaled};
 pub use partition::partition_of;
 pub use reject::{ErrorCode, Reject};

@@ -3,7 +3,9 @@
 use crate::show::{assert_same, summary};
 use catalog::Catalogue;
 use std::sync::Arc;
-use wire::{Decoded, Decoder, ErrorCode, Framing, NotReadings, parse_time, partition_of};
+use wire::{
+    Decoded, Decoder, ErrorCode, Framing, NotReadings, ReadingBatch, Run, Span, Values, parse_time, partition_of,
+};
 
 const GOOD: &str = r#"{"machine_id":"machine-001","timestamp":"2025-11-07T15:10:01Z","air_temp_k":299.1,"process_temp_k":309.5,"rpm":1500,"torque_nm":42.8,"tool_wear_min":5}"#;
 const ROW: &str = "mill machine-001 2025-11-07T15:10:01Z 299.1 309.5 1500 42.8 5";
@@ -455,4 +457,104 @@ fn columns_that_most_readings_lack_are_filled_from_their_first_row_on() {
     assert_eq!(summary(&decoded), format!("0 {ROW}\n1 {ROW} product_type=H\n2 {ROW}"));
     let batch = &decoded.unwrap().batches[0].1;
     assert_eq!((batch.attributes[0].len(), batch.seq.len(), batch.quality.len()), (3, 0, 0));
+}
+
+/// Records of a run, from offset 10 on, a second apart.
+fn decode_run(values: &[&str]) -> Run {
+    let span = |at: usize| Span {
+        first_row: 0,
+        offset: 10 + at as i64,
+        arrived_us: arrived() + at as i64 * 1_000_000,
+        source: if at.is_multiple_of(2) { "plc".into() } else { "http".into() },
+    };
+    let records = values.iter().enumerate().map(|(at, value)| (value.as_bytes(), span(at)));
+    Decoder::new(Arc::new(Catalogue::builtin()), 1).decode_run(records, &|_| None)
+}
+
+#[test]
+fn a_run_of_records_is_one_batch_whose_rows_know_their_record() {
+    let other = GOOD.replace("machine-001", "m-2");
+    let bad = GOOD.replace("1500", "-1");
+    let lines = [GOOD, "{", &other].join("\n");
+    let pretty = GOOD.replace(',', ",\n");
+    let run = decode_run(&[GOOD, &other, &bad, &lines, " \n", &pretty, "7"]);
+    let [batch] = &run.batches[..] else { panic!("{:?}", run.batches) };
+    let rows: Vec<_> = (0..batch.rows())
+        .map(|row| {
+            let span = batch.span_of(row).unwrap();
+            (&**batch.machine_of(row), span.offset, batch.index[row], &*span.source)
+        })
+        .collect();
+    let expected = [
+        ("machine-001", 10, 0, "plc"),
+        ("m-2", 11, 0, "http"),
+        ("machine-001", 13, 0, "http"),
+        ("m-2", 13, 2, "http"),
+        ("machine-001", 15, 0, "http"),
+    ];
+    assert_eq!(rows, expected);
+    // The refused reading of a known machine stands between them, with a span of its own.
+    let marker = &batch.markers[0];
+    assert_eq!((marker.index, marker.before_row, marker.arrived_us), (0, 2, arrived() + 2_000_000));
+    let spans: Vec<_> = batch.spans.iter().map(|span| (span.first_row, span.offset)).collect();
+    assert_eq!(spans, [(0, 10), (1, 11), (2, 12), (2, 13), (4, 15)]);
+    let refused: Vec<_> = run.rejects.iter().map(|(at, reject)| (*at, reject.index, reject.code)).collect();
+    let expected = [
+        (2, 0, ErrorCode::OutOfRange),
+        (3, 1, ErrorCode::NotJson),
+        (4, 0, ErrorCode::Empty),
+        (6, 0, ErrorCode::NotAnObject),
+    ];
+    assert_eq!(refused, expected);
+    assert_eq!(run.messages, [1, 1, 1, 3, 1, 1, 1]);
+}
+
+#[test]
+fn a_record_of_a_run_is_judged_by_its_own_arrival() {
+    let later = GOOD.replace("15:10:01", "15:15:03");
+    let run = decode_run(&[&later, &later]);
+    assert_eq!(run.batches[0].rows(), 1, "301 s ahead, then 300");
+    assert_eq!(run.rejects[0].1.code, ErrorCode::InFuture);
+}
+
+#[test]
+fn a_machine_keeps_its_class_through_a_run() {
+    let pump = r#"{"machine_id":"p","timestamp":"2025-11-07T15:10:01Z","class":"pump"}"#;
+    let named = decode_run(&[GOOD, &GOOD.replace('}', r#","class":"pump"}"#), pump]);
+    assert_eq!(named.rejects[0].1.code, ErrorCode::ClassChanged);
+}
+
+#[test]
+fn an_array_stands_alone_and_is_refused_as_a_whole_where_it_breaks_off() {
+    assert!(!Decoder::joins(b" [1]") && Decoder::joins(GOOD.as_bytes()) && Decoder::joins(b""));
+    let run = decode_run(&[&format!("[{GOOD},{GOOD}]")]);
+    assert_eq!((run.batches[0].rows(), &run.batches[0].index[..], &run.messages[..]), (2, &[0, 1][..], &[2][..]));
+    let run = decode_run(&[&format!("[{GOOD},{GOOD}")]);
+    assert_eq!((run.batches.len(), run.rejects.len(), run.messages[0]), (0, 1, 1));
+    assert_eq!((run.rejects[0].1.index, run.rejects[0].1.code), (0, ErrorCode::NotJson));
+}
+
+#[test]
+fn a_batch_comes_back_from_values_of_every_form() {
+    let typed = GOOD.replace('}', r#","product_type":"H","seq":7}"#).replace("machine-001", "m-2");
+    let run = decode_run(&[GOOD, &typed]);
+    let sent = &run.batches[0];
+    let same = |batch: &ReadingBatch| {
+        let row = |batch: &ReadingBatch, row: usize| {
+            let values: Vec<i64> = batch.values.iter().map(|channel| channel[row]).collect();
+            (batch.machine_of(row).to_string(), batch.timestamp_us[row], values, batch.seq_of(row))
+        };
+        assert_eq!((row(batch, 0), row(batch, 1)), (row(sent, 0), row(sent, 1)));
+        assert_eq!(batch.attributes, sent.attributes);
+    };
+    for (values, count) in [(Values::Reading, 2), (Values::Lines, 1)] {
+        let made = sent.to_values(values);
+        assert_eq!((made.len(), made.iter().map(|(_, rows, _)| rows).sum::<u32>()), (count, 2));
+        let texts: Vec<&str> = made.iter().map(|(.., value)| std::str::from_utf8(value).unwrap()).collect();
+        same(&decode_run(&texts).batches[0]);
+    }
+    let keys: Vec<_> = sent.to_values(Values::Reading).into_iter().map(|(machine, ..)| machine.unwrap()).collect();
+    assert_eq!(keys.iter().map(|key| &**key).collect::<Vec<_>>(), ["machine-001", "m-2"]);
+    let [(None, 2, binary)] = &sent.to_values(Values::Binary)[..] else { panic!("one record") };
+    same(&ReadingBatch::decode(binary, &Catalogue::builtin()).unwrap());
 }

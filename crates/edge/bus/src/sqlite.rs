@@ -61,8 +61,13 @@ impl SqliteBus {
         answered.await.map_err(|_| Error::Closed)?
     }
 
-    pub(crate) fn consumer(&self, start: &[i64]) -> Result<SqliteConsumer, Error> {
-        SqliteConsumer::start(self.0.shared.clone(), start)
+    pub(crate) fn consumer(&self) -> SqliteConsumer {
+        SqliteConsumer::new(self.0.shared.clone())
+    }
+
+    pub(crate) fn bounds(&self, partition: u16) -> (i64, i64) {
+        let partition = &self.0.shared.state().partitions[usize::from(partition)];
+        (partition.begin, partition.tail.end())
     }
 
     pub(crate) fn ends(&self) -> Vec<i64> {
@@ -132,8 +137,8 @@ impl Drop for Open {
 
 /// The offset is given by the writer.
 fn to_record(outgoing: Outgoing) -> Record {
-    let Outgoing { partition, arrived_us, source, rows, value } = outgoing;
-    Record { partition, offset: -1, arrived_us, source, rows, value: value.into() }
+    let Outgoing { partition, arrived_us, source, rows, key: _, value } = outgoing;
+    Record { partition, offset: -1, arrived_us, source, rows, key: None, headers: Vec::new(), value: value.into() }
 }
 
 /// `bus.lock`, held: two processes would give one offset to two records. The system frees it however the process ends.

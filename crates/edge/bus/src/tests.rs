@@ -2,22 +2,16 @@
 
 mod contract;
 mod crash;
+mod kafka;
 
 use super::*;
-use contract::{Harness, Limits, batch, offsets, take, value};
+use contract::{Harness, Limits, batch, next_records, offsets, started, take, value};
 use rusqlite::Connection;
 use std::time::Duration;
 
 struct Sqlite(tempfile::TempDir);
 
 impl Sqlite {
-    fn options(&self, limits: Limits) -> Options {
-        let Limits { retention_us, retention_bytes } = limits;
-        Options { path: self.0.path().join("bus.db"), partitions: 3, retention_us, retention_bytes }
-    }
-}
-
-impl Harness for Sqlite {
     fn new() -> Sqlite {
         Sqlite(tempfile::tempdir().unwrap())
     }
@@ -25,9 +19,25 @@ impl Harness for Sqlite {
     fn open(&self, limits: Limits) -> Bus {
         Bus::open(self.options(limits)).unwrap()
     }
+
+    fn options(&self, limits: Limits) -> Options {
+        let Limits { retention_us, retention_bytes } = limits;
+        Options { path: self.0.path().join("bus.db"), partitions: 3, retention_us, retention_bytes }
+    }
+}
+
+impl Harness for Sqlite {
+    async fn new() -> Option<Sqlite> {
+        Some(Sqlite::new())
+    }
+
+    async fn open(&self, limits: Limits) -> Bus {
+        Sqlite::open(self, limits)
+    }
 }
 
 contract::bus_contract!(Sqlite);
+contract::retention_contract!(Sqlite);
 
 #[tokio::test]
 async fn a_second_bus_on_the_same_file_is_refused_until_the_first_is_gone() {
@@ -70,7 +80,7 @@ async fn a_closed_bus_leaves_one_file_and_its_lock() {
     let folder = Sqlite::new();
     let bus = folder.open(Limits::WIDE);
     bus.send(vec![batch(0, 1, 100)]).await.unwrap();
-    let mut behind = bus.consumer(&[0; 3]).unwrap();
+    let mut behind = started(&bus, &[0; 3]).await.unwrap();
     take(&mut behind, 1).await;
     bus.close().await;
     let mut names: Vec<_> = folder.0.path().read_dir().unwrap().map(|file| file.unwrap().file_name()).collect();
@@ -85,16 +95,16 @@ async fn a_closed_bus_leaves_one_file_and_its_lock() {
 async fn a_consumer_that_keeps_up_needs_no_file() {
     let folder = Sqlite::new();
     let bus = folder.open(Limits::WIDE);
-    let mut consumer = bus.consumer(&[0; 3]).unwrap();
+    let mut consumer = started(&bus, &[0; 3]).await.unwrap();
     bus.send(vec![batch(0, 1, 100), batch(1, 2, 100)]).await.unwrap();
-    let Bus::Sqlite(sqlite) = &bus;
+    let Bus::Sqlite(sqlite) = &bus else { panic!("it is embedded") };
     sqlite.close_readers();
     assert_eq!(take(&mut consumer, 2).await.len(), 2);
     bus.send(vec![batch(2, 3, 100)]).await.unwrap();
     assert_eq!(take(&mut consumer, 1).await[0].value[..], value(3, 100));
     assert_eq!(bus.rows_from(&[0; 3]).unwrap().values().sum::<u64>(), 6);
-    let mut late = bus.consumer(&[0; 3]).unwrap();
-    assert!(matches!(late.next(1000).await, Err(Error::Closed)));
+    let mut late = started(&bus, &[0; 3]).await.unwrap();
+    assert!(matches!(next_records(&mut late, 1000).await, Err(Error::Closed)));
 }
 
 /// More than memory keeps: the slow one reads the file, meets the newest in memory, and misses nothing.
@@ -104,7 +114,7 @@ async fn a_slow_consumer_falls_back_to_the_file_and_catches_up() {
     const BYTES: usize = 512 << 10;
     let folder = Sqlite::new();
     let bus = folder.open(Limits::WIDE);
-    let (mut slow, mut quick) = (bus.consumer(&[0; 3]).unwrap(), bus.consumer(&[0; 3]).unwrap());
+    let (mut slow, mut quick) = (started(&bus, &[0; 3]).await.unwrap(), started(&bus, &[0; 3]).await.unwrap());
     for number in 0..RECORDS {
         bus.send(vec![batch((number % 3) as u16, number, BYTES)]).await.unwrap();
         assert_eq!(take(&mut quick, 1).await[0].value[..], value(number, BYTES));
@@ -113,7 +123,7 @@ async fn a_slow_consumer_falls_back_to_the_file_and_catches_up() {
     let mut next = [0; 3];
     let mut taken = 0;
     while !slow.caught_up() {
-        let records = slow.next(4 * BYTES).await.unwrap();
+        let records = next_records(&mut slow, 4 * BYTES).await.unwrap();
         assert!((1..=4).contains(&records.len()));
         for record in records {
             let partition = usize::from(record.partition);
@@ -136,12 +146,12 @@ async fn a_read_of_the_file_survives_the_next_that_began_it() {
     for number in 0..20 {
         bus.send(vec![batch(0, number, 100_000)]).await.unwrap();
     }
-    let mut consumer = bus.consumer(&[0; 3]).unwrap();
+    let mut consumer = started(&bus, &[0; 3]).await.unwrap();
     let mut taken = Vec::new();
     while taken.len() < 20 {
         tokio::select! {
             biased;
-            records = consumer.next(150_000) => taken.extend(records.unwrap()),
+            records = next_records(&mut consumer, 150_000) => taken.extend(records.unwrap()),
             () = tokio::task::yield_now() => {}
         }
     }

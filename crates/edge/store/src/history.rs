@@ -1,88 +1,38 @@
-//! `history.db`: readings in compressed column chunks, the ledger, dead letters, and ingest's position.
+//! Readings, the ledger, dead letters, and ingest's position: in `history.db` (`sqlite`) or in PostgreSQL (`postgres`).
 //!
-//! What was appended and is not yet flushed lies in memory and is answered from there; the bus is its log. One flush
-//! writes everything of a partition up to a position, with that position, its counts and dead letters, in one transaction.
-//!
-//! A record is judged under its partition's lock (`partition`): `engine::Order` places each row, and rows older than the
-//! allowed lateness are looked up in memory and in the chunks of their time (`append`). Stored rows are copied, column by
-//! column, behind those of their class (`memory`). A flush takes that memory away, sorts it by machine and time and
-//! cuts it into chunks (`chunk`) with statistics for each machine and 10 s (`directory`), while appends fill the next
-//! (`flush`); later, in quiet moments, chunks of many flushes become one for each machine (`merge`). Readers take memory
-//! first and the file after it, as of one moment, and leave out of the file what they had from memory.
+//! A record is judged under its partition's lock (`judge`, `partition`): `engine::Order` places each row, and rows older
+//! than the allowed lateness are looked up in memory and where the history lies. Rows that are stored are copied, column
+//! by column, behind those of their class (`memory`), until a flush or a commit writes everything of a partition up to a
+//! position, with that position, its counts and dead letters, in one transaction. The bus is the log of that memory.
 //!
 //! The orders of machines are not saved: an identity is a row's own, so at a machine's first reading after a start its
 //! order is rebuilt from its rows inside the lateness. Only its watermark is, in slabs of 256 machines, to find these.
-//!
-//! Memory: at most four times `flush_bytes` before appends wait, and per machine its name, its order (what lies inside the
-//! lateness and ahead of it) and about 150 bytes.
 
-mod activations;
-mod append;
-mod chart;
-mod chunk;
-mod directory;
-mod flush;
+mod judge;
 mod letters;
-mod logs;
 mod machines;
 mod memory;
-mod merge;
 mod partition;
-mod schema;
+mod postgres;
+mod sqlite;
 #[cfg(test)]
 mod tests;
 
-use crate::store::writer::{Database, open_writer};
-use append::Pending;
+use crate::Activation;
 use catalog::{Catalogue, Class, MachineId};
-use flush::Request;
-use machines::Machines;
-use memory::Counts;
-use partition::Partition;
-use rusqlite::{Connection, params};
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::{
-        Arc, Mutex, OnceLock, RwLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-};
-use tokio::sync::{Notify, mpsc};
-use wire::{Position, READINGS_TOPIC, ReadingBatch, Reject};
+use postgres::Postgres;
+use sqlite::Sqlite;
+use std::{path::Path, sync::Arc};
+use wire::{Position, ReadingBatch, Reject};
 
 /// The history of readings.
 #[derive(Clone)]
-pub struct History {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    options: Options,
-    database: Arc<Database>,
-    catalogue: RwLock<Arc<Catalogue>>,
-    partitions: Vec<Shard>,
-    machines: Machines,
-    /// Totals by source, what is unflushed included.
-    ledger: Arc<Mutex<BTreeMap<Arc<str>, Counts>>>,
-    /// Bytes in memory that no flush has taken yet, and those that one is writing.
-    active_bytes: AtomicUsize,
-    frozen_bytes: AtomicUsize,
-    /// A flush let go of memory.
-    freed: Notify,
-    requests: mpsc::UnboundedSender<Request>,
-    /// The flusher was told that something, or enough, waits for it.
-    told_dirty: AtomicBool,
-    told_full: AtomicBool,
-    closed: AtomicBool,
-    /// Somebody else moved a position: (partition, expected, found).
-    fenced: OnceLock<(u16, i64, i64)>,
-}
-
-struct Shard {
-    /// Held while a record is appended.
-    appending: tokio::sync::Mutex<Option<Pending>>,
-    state: Mutex<Partition>,
+pub enum History {
+    /// A file of this process, which takes every partition. What is not written yet is answered from memory.
+    Sqlite(Sqlite),
+    /// A database that several processes share; each takes the partitions that are assigned to it. What is not committed
+    /// is not answered.
+    Postgres(Postgres),
 }
 
 /// Why the history did not do it.
@@ -103,6 +53,14 @@ pub enum Error {
     Schema { known: u32, found: u32 },
     #[error("history.db is another program's database")]
     NotOurs,
+    #[error("main database")]
+    Postgres(#[from] crate::postgres::Error),
+    #[error("main database: column {column} of {table} is {found} and cannot hold the channel: use a new class id")]
+    Column { table: String, column: String, found: String },
+    #[error("class {0} is not in the catalogue")]
+    NoClass(String),
+    #[error("partition {0} is not assigned to this process")]
+    Unassigned(u16),
     #[error("cursor is not one of ours")]
     Cursor,
     #[error("a job of the history panicked")]
@@ -123,8 +81,20 @@ impl From<crate::Error> for Error {
             Store::Cursor => Error::Cursor,
             Store::Closed => Error::Closed,
             // The jobs of the history name no damage of their own.
-            Store::Damaged(_) | Store::Panicked => Error::Panicked,
+            Store::Damaged(_) | Store::Panicked | Store::Postgres(_) => Error::Panicked,
         }
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Error {
+        Error::Postgres(error.into())
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for Error {
+    fn from(error: deadpool_postgres::PoolError) -> Error {
+        Error::Postgres(error.into())
     }
 }
 
@@ -133,10 +103,11 @@ impl From<crate::Error> for Error {
 #[expect(missing_docs, reason = "each is what it is called")]
 pub struct Options {
     pub partitions: u16,
-    /// Of memory; appends wait at four times as much.
+    /// Of memory; in a file, appends wait at four times as much.
     pub flush_bytes: usize,
+    /// In a file; in PostgreSQL whoever appends says when.
     pub flush_after_us: i64,
-    /// Newest arrival in a chunk older than this: dropped.
+    /// Newest arrival in a chunk or a day's partition older than this: dropped.
     pub retention_us: i64,
     /// Dead letters that arrived longer ago: dropped.
     pub dead_letter_retention_us: i64,
@@ -256,56 +227,72 @@ impl History {
     /// # Errors
     /// The file cannot be opened, is not ours or is of a later release.
     pub fn open(path: &Path, catalogue: Arc<Catalogue>, options: Options) -> Result<History, Error> {
-        let mut connection = open_writer(path)?;
-        schema::migrate(&mut connection)?;
-        let (positions, ledger) = (read_positions(&connection, options.partitions)?, read_ledger(&connection)?);
-        let machines = Machines::new();
-        let mut partitions = Vec::new();
-        for (number, position) in (0..).zip(positions) {
-            let mut partition = Partition::new(number, position);
-            read_machines(&connection, &mut partition, &machines)?;
-            if last_catalogue(&connection, number)?.as_deref() != Some(catalogue.hash()) {
-                partition.active.activations.push((position, catalogue.hash().to_owned()));
-            }
-            partitions.push(Shard { appending: tokio::sync::Mutex::default(), state: Mutex::new(partition) });
+        Ok(History::Sqlite(Sqlite::open(path, catalogue, options)?))
+    }
+
+    /// Opens the main database, which is migrated where it must be; `service` is told to it as who asks. No partition is
+    /// assigned yet.
+    ///
+    /// # Errors
+    /// The database is not reachable, or cannot be migrated.
+    pub async fn open_postgres(
+        url: &str,
+        service: &str,
+        catalogue: Arc<Catalogue>,
+        options: Options,
+    ) -> Result<History, Error> {
+        Ok(History::Postgres(Postgres::open(url, service, catalogue, options).await?))
+    }
+
+    /// Takes a partition, from the position that this returns on. What of it lay in memory is forgotten.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn assign(&self, partition: u16) -> Result<i64, Error> {
+        match self {
+            History::Sqlite(sqlite) => Ok(sqlite.appended()[usize::from(partition)]),
+            History::Postgres(postgres) => postgres.assign(partition).await,
         }
-        let (requests, receiver) = mpsc::unbounded_channel();
-        let inner = Arc::new(Inner {
-            options,
-            database: Arc::new(Database::start(path, connection)),
-            catalogue: RwLock::new(catalogue),
-            partitions,
-            machines,
-            ledger: Arc::new(Mutex::new(ledger)),
-            active_bytes: AtomicUsize::new(0),
-            frozen_bytes: AtomicUsize::new(0),
-            freed: Notify::new(),
-            requests,
-            told_dirty: AtomicBool::new(false),
-            told_full: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            fenced: OnceLock::new(),
-        });
-        flush::start(&inner, receiver);
-        Ok(History { inner })
     }
 
-    /// Where ingest goes on: next offset per partition, as flushed.
-    pub fn positions(&self) -> Vec<i64> {
-        self.inner.each(Partition::flushed)
+    /// Lets go of a partition; what was not committed is another's to take.
+    pub async fn revoke(&self, partition: u16) {
+        match self {
+            History::Sqlite(_) => {}
+            History::Postgres(postgres) => postgres.revoke(partition).await,
+        }
     }
 
-    /// Next offset to be appended per partition: what lies in memory is counted, so that `ends - these` is in flight.
-    pub fn appended(&self) -> Vec<i64> {
-        self.inner.each(Partition::appended)
+    /// Next offset per partition, as written.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn positions(&self) -> Result<Vec<i64>, Error> {
+        match self {
+            History::Sqlite(sqlite) => Ok(sqlite.positions()),
+            History::Postgres(postgres) => postgres.positions().await,
+        }
+    }
+
+    /// Next offset per partition as the ledger counts: a file's ledger knows what lies in memory, a database's does not.
+    /// So `ends - these` is in flight.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn appended(&self) -> Result<Vec<i64>, Error> {
+        match self {
+            History::Sqlite(sqlite) => Ok(sqlite.appended()),
+            History::Postgres(postgres) => postgres.positions().await,
+        }
     }
 
     /// Takes one record of one partition: its readings (each batch with its spans set), and what could not be decoded.
     /// Duplicates are found, readings placed (late, out of order, ahead), counted by source. Records at or above the
-    /// position only, in order; `offset` is the record's. Waits while too much is unflushed.
+    /// position only, in order; `offset` is the record's. While too much is not written, a file's waits and a database's
+    /// commits.
     ///
     /// # Errors
-    /// The file cannot be read (older duplicates are looked up there): the same record can be given again.
+    /// The history cannot be read (older duplicates are looked up there): the same record can be given again.
     /// [`Error::Fenced`]: another ingest went on from here; nothing more is written.
     pub async fn append(
         &self,
@@ -316,79 +303,113 @@ impl History {
         batches: &[ReadingBatch],
         rejects: &[Reject],
     ) -> Result<Appended, Error> {
-        self.append_record(partition, offset, source, arrived_us, batches, rejects).await
+        match self {
+            History::Sqlite(sqlite) => sqlite.append(partition, offset, source, arrived_us, batches, rejects).await,
+            History::Postgres(postgres) => {
+                postgres.append(partition, offset, source, arrived_us, batches, rejects).await
+            }
+        }
+    }
+
+    /// The end of a lot: a database writes everything that was appended, a file when its options say so.
+    ///
+    /// # Errors
+    /// The database cannot be written: what was appended stays in memory, and the next commit tries again.
+    /// [`Error::Fenced`]: another ingest went on from here; nothing was written. The other partitions can be committed
+    /// once this one is revoked or assigned again.
+    pub async fn commit(&self) -> Result<(), Error> {
+        match self {
+            History::Sqlite(_) => Ok(()),
+            History::Postgres(postgres) => postgres.commit().await,
+        }
     }
 
     /// Writes everything that was appended; returns the positions that are durable then.
     ///
     /// # Errors
-    /// The file cannot be written: what was appended stays in memory, and the next flush tries again.
-    /// [`Error::Fenced`]: another ingest went on from here; nothing was written, and nothing will be.
+    /// The history cannot be written: what was appended stays in memory, and the next flush tries again.
+    /// [`Error::Fenced`]: another ingest went on from here; nothing was written.
     pub async fn flush(&self) -> Result<Vec<i64>, Error> {
-        if self.inner.closed.load(Ordering::Acquire) {
-            return Err(Error::Closed);
+        match self {
+            History::Sqlite(sqlite) => sqlite.flush().await,
+            History::Postgres(postgres) => {
+                postgres.commit().await?;
+                postgres.positions().await
+            }
         }
-        self.inner.ask_for_flush().await?;
-        Ok(self.positions())
     }
 
     /// Another catalogue is in force from the next record on. The next flush records it with the offset from which it
     /// is: what a crash takes before that is judged again, under the catalogue that the next start gives.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// The history cannot be written.
     pub async fn switch(&self, catalogue: Arc<Catalogue>) -> Result<(), Error> {
-        let before = std::mem::replace(&mut *self.inner.catalogue.write().expect("never poisoned"), catalogue.clone());
-        if before.hash() == catalogue.hash() {
-            return Ok(());
+        match self {
+            History::Sqlite(sqlite) => sqlite.switch(catalogue).await,
+            History::Postgres(postgres) => {
+                postgres.switch(catalogue).await;
+                Ok(())
+            }
         }
-        for shard in &self.inner.partitions {
-            // Between two records.
-            let _appending = shard.appending.lock().await;
-            let mut partition = shard.state.lock().expect("never poisoned");
-            partition.change_lateness(&before, &catalogue);
-            let from = partition.appended();
-            partition.active.activations.push((from, catalogue.hash().to_owned()));
-        }
-        self.inner.tell_dirty();
-        Ok(())
     }
 
-    /// Counts per source, what is unflushed included.
-    pub fn ledger(&self) -> Vec<LedgerRow> {
-        let ledger = self.inner.ledger.lock().expect("never poisoned");
-        let row = |(source, counts): (&Arc<str>, &Counts)| LedgerRow {
-            source: source.to_string(),
-            received: counts.received,
-            stored: counts.stored,
-            rejected: counts.rejected,
-            duplicate: counts.duplicate,
-        };
-        ledger.iter().map(row).collect()
+    /// Under which catalogues the records of a partition were taken, by offset, as written.
+    ///
+    /// # Errors
+    /// The history cannot be read.
+    pub async fn activations(&self, partition: u16) -> Result<Vec<Activation>, Error> {
+        match self {
+            History::Sqlite(sqlite) => sqlite.activations(partition).await,
+            History::Postgres(postgres) => postgres.activations(partition).await,
+        }
+    }
+
+    /// Counts per source; see [`History::appended`].
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn ledger(&self) -> Result<Vec<LedgerRow>, Error> {
+        match self {
+            History::Sqlite(sqlite) => Ok(sqlite.ledger()),
+            History::Postgres(postgres) => postgres.ledger().await,
+        }
     }
 
     /// Writes refusals of the HTTP door and counts them (received and rejected), durable when it returns; their ids.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// The history cannot be written.
     pub async fn refuse(&self, source: &str, arrived_us: i64, rejects: &[Reject]) -> Result<Vec<uuid::Uuid>, Error> {
-        self.write_refusals(source, arrived_us, rejects).await
+        match self {
+            History::Sqlite(sqlite) => sqlite.refuse(source, arrived_us, rejects).await,
+            History::Postgres(postgres) => postgres.refuse(source, arrived_us, rejects).await,
+        }
     }
 
-    /// The class that a machine has, where it was seen.
+    /// The class that a machine has, where it was seen; by another process, about a second after its first commit.
     pub fn class_of(&self, machine: &str) -> Option<String> {
-        self.inner.machines.class_of(machine)
+        match self {
+            History::Sqlite(sqlite) => sqlite.class_of(machine),
+            History::Postgres(postgres) => postgres.class_of(machine),
+        }
     }
 
     /// Event time of a machine's newest stored reading.
-    pub fn newest(&self, machine: &str) -> Option<i64> {
-        self.inner.machines.newest(machine)
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn newest(&self, machine: &str) -> Result<Option<i64>, Error> {
+        match self {
+            History::Sqlite(sqlite) => Ok(sqlite.newest(machine)),
+            History::Postgres(postgres) => postgres.newest(machine).await,
+        }
     }
 
     /// Readings of a machine with `from_us <= timestamp < to_us`, newest first.
     ///
     /// # Errors
-    /// The file cannot be read, or the cursor is not ours.
+    /// The history cannot be read, or the cursor is not ours.
     pub async fn logs(
         &self,
         machine: &MachineId,
@@ -397,13 +418,16 @@ impl History {
         limit: usize,
         cursor: Option<&str>,
     ) -> Result<Page<LogRow>, Error> {
-        self.page_of_logs(machine, from_us, to_us, limit, cursor).await
+        match self {
+            History::Sqlite(sqlite) => sqlite.logs(machine, from_us, to_us, limit, cursor).await,
+            History::Postgres(postgres) => postgres.logs(machine, from_us, to_us, limit, cursor).await,
+        }
     }
 
     /// A channel of a machine in at most `buckets` equal spans of time; no peak is lost. Empty spans are left out.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// The history cannot be read.
     pub async fn chart(
         &self,
         machine: &MachineId,
@@ -412,124 +436,58 @@ impl History {
         to_us: i64,
         buckets: usize,
     ) -> Result<Vec<Bucket>, Error> {
-        self.chart_of(machine, channel, from_us, to_us, buckets).await
+        match self {
+            History::Sqlite(sqlite) => sqlite.chart(machine, channel, from_us, to_us, buckets).await,
+            History::Postgres(postgres) => postgres.chart(machine, channel, from_us, to_us, buckets).await,
+        }
     }
 
     /// Dead letters, newest first.
     ///
     /// # Errors
-    /// The file cannot be read, or the cursor is not ours.
+    /// The history cannot be read, or the cursor is not ours.
     pub async fn dead_letters(
         &self,
         filter: &LetterFilter,
         limit: usize,
         cursor: Option<&str>,
     ) -> Result<Page<DeadLetter>, Error> {
-        self.page_of_letters(filter, limit, cursor).await
+        match self {
+            History::Sqlite(sqlite) => sqlite.dead_letters(filter, limit, cursor).await,
+            History::Postgres(postgres) => postgres.dead_letters(filter, limit, cursor).await,
+        }
     }
 
     /// One dead letter.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// The history cannot be read.
     pub async fn dead_letter(&self, id: uuid::Uuid) -> Result<Option<DeadLetter>, Error> {
-        self.letter_of(id).await
+        match self {
+            History::Sqlite(sqlite) => sqlite.dead_letter(id).await,
+            History::Postgres(postgres) => postgres.dead_letter(id).await,
+        }
     }
 
     /// Notes that a mended reading of a dead letter was accepted.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// The history cannot be written.
     pub async fn replayed(&self, id: uuid::Uuid, at_us: i64) -> Result<(), Error> {
-        self.note_replayed(id, at_us).await
+        match self {
+            History::Sqlite(sqlite) => sqlite.replayed(id, at_us).await,
+            History::Postgres(postgres) => postgres.replayed(id, at_us).await,
+        }
     }
 
-    /// Flushes, checkpoints, closes the file.
+    /// Flushes and closes.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// The history cannot be written.
     pub async fn close(&self) -> Result<(), Error> {
-        if self.inner.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
+        match self {
+            History::Sqlite(sqlite) => sqlite.close().await,
+            History::Postgres(postgres) => postgres.close().await,
         }
-        self.inner.freed.notify_waiters();
-        let flushed = self.inner.ask_for_flush().await;
-        let database = self.inner.database.clone();
-        // The writer may be in the middle of an fsync.
-        let _ = tokio::task::spawn_blocking(move || database.close()).await;
-        flushed
     }
-}
-
-impl Inner {
-    fn each<T>(&self, of: impl Fn(&Partition) -> T) -> Vec<T> {
-        self.partitions.iter().map(|shard| of(&shard.state.lock().expect("never poisoned"))).collect()
-    }
-
-    fn catalogue(&self) -> Arc<Catalogue> {
-        self.catalogue.read().expect("never poisoned").clone()
-    }
-
-    /// Reads in a blocking thread, as of one moment: a merge replaces chunks by others.
-    async fn read<T, F>(&self, job: F) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
-    {
-        let job = move |connection: &Connection| {
-            // It only reads, and ends with the job.
-            let moment = connection.unchecked_transaction()?;
-            Ok(job(&moment))
-        };
-        self.database.clone().read(job).await?
-    }
-}
-
-fn read_positions(connection: &Connection, partitions: u16) -> Result<Vec<i64>, Error> {
-    let mut insert = connection.prepare(
-        "insert into consumer_offset (topic, partition, next_offset) values (?1, ?2, 0) on conflict do nothing",
-    )?;
-    let mut select =
-        connection.prepare("select next_offset from consumer_offset where topic = ?1 and partition = ?2")?;
-    let mut positions = Vec::new();
-    for partition in 0..partitions {
-        insert.execute(params![READINGS_TOPIC, partition])?;
-        positions.push(select.query_row(params![READINGS_TOPIC, partition], |row| row.get(0))?);
-    }
-    Ok(positions)
-}
-
-fn read_ledger(connection: &Connection) -> Result<BTreeMap<Arc<str>, Counts>, Error> {
-    let mut query = connection.prepare("select source, received, stored, rejected, duplicate from ledger")?;
-    let rows = query.query_map([], |row| {
-        let source: String = row.get(0)?;
-        let count = |at: usize| row.get(at).map(i64::cast_unsigned);
-        let (received, stored) = (count(1)?, count(2)?);
-        Ok((source.into(), Counts { received, stored, rejected: count(3)?, duplicate: count(4)? }))
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-fn read_machines(connection: &Connection, partition: &mut Partition, machines: &Machines) -> Result<(), Error> {
-    let mut query = connection.prepare("select bytes from newest where partition = ?1 order by slab")?;
-    let slabs = query.query_map([partition.number], |row| row.get::<_, Vec<u8>>(0))?.collect::<Result<Vec<_>, _>>()?;
-    let mut newest = slabs.iter().flat_map(|bytes| partition::read_newest(bytes));
-    let mut query = connection.prepare("select machine_id, class from machine where partition = ?1 order by number")?;
-    let mut rows = query.query([partition.number])?;
-    while let Some(row) = rows.next()? {
-        let (name, class): (String, String) = (row.get(0)?, row.get(1)?);
-        let id = MachineId::try_from(&*name).map_err(|_| Error::NotOurs)?;
-        let known = machines.enter(&id, &class);
-        let (watermark_us, newest_us) = newest.next().unwrap_or((i64::MIN, i64::MIN));
-        partition.restore(id, known, watermark_us, newest_us);
-    }
-    Ok(())
-}
-
-fn last_catalogue(connection: &Connection, partition: u16) -> Result<Option<String>, Error> {
-    use rusqlite::OptionalExtension;
-    let mut query = connection.prepare(
-        "select catalogue_hash from activation where topic = ?1 and partition = ?2 order by from_offset desc limit 1",
-    )?;
-    Ok(query.query_row(params![READINGS_TOPIC, partition], |row| row.get(0)).optional()?)
 }

@@ -2,15 +2,17 @@
 //!
 //! Embedded there are two files: `history.db` ([`History`]: readings, ledger, dead letters, ingest's position) and
 //! `store.db` ([`Store`]: anomaly_history, outbox, positions, activations, snapshots, machines, alarms, audit), apart so
-//! that an alert never waits for a chunk. Does not know HTTP, topics' bytes or a class's laws.
+//! that an alert never waits for a chunk. In a plant what detect writes lies in the AI database, the rest in the main
+//! database. Does not know HTTP, topics' bytes or a class's laws.
 
 pub mod history;
-mod live;
+pub mod live;
+pub mod postgres;
 mod store;
 
 pub use history::History;
 pub use live::LiveValues;
 pub use store::{
     Activation, AlarmQuery, AlarmRow, AlertQuery, Attempted, AuditRow, Error, MachineRow, MaintenanceRow, NewAudit,
-    NewEvent, NewNotification, NotificationRow, Record, Step, Store, StoredEvent, alarm_id,
+    NewEvent, NewNotification, NotificationRow, Record, Step, Store, StoredEvent, alarm_id, relay,
 };

@@ -1,11 +1,17 @@
-//! Newest values of every machine, a mirror that can be lost and rebuilt: memory, embedded.
+//! Newest values of every machine, a mirror that can be lost and rebuilt: in memory, and in a plant passed on through Redis.
+
+mod record;
+pub mod redis;
 
 use catalog::MachineId;
 use engine::Live;
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::sync::broadcast;
 
@@ -20,6 +26,7 @@ pub struct LiveValues {
     shards: Arc<[Shard; SHARDS]>,
     hasher: RandomState,
     changes: broadcast::Sender<Arc<[Arc<Live>]>>,
+    stale: Arc<AtomicBool>,
 }
 
 type Shard = RwLock<HashMap<MachineId, Arc<Live>>>;
@@ -30,6 +37,7 @@ impl Default for LiveValues {
             shards: Arc::new(std::array::from_fn(|_| RwLock::default())),
             hasher: RandomState::new(),
             changes: broadcast::Sender::new(CHANGES),
+            stale: Arc::default(),
         }
     }
 }
@@ -67,6 +75,15 @@ impl LiveValues {
     /// What changes from here on, as it was put. Who lags too far behind misses some and asks for [`LiveValues::all`].
     pub fn changes(&self) -> broadcast::Receiver<Arc<[Arc<Live>]>> {
         self.changes.subscribe()
+    }
+
+    /// What feeds these values is gone: they are the last that were known.
+    pub fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Relaxed)
+    }
+
+    fn set_stale(&self, stale: bool) {
+        self.stale.store(stale, Ordering::Relaxed);
     }
 
     fn shard(&self, machine: &str) -> &Shard {

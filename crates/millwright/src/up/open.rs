@@ -1,15 +1,14 @@
 //! The data folder and what lies in it.
 
-use crate::{config::Config, failure::Failure};
+use crate::{catalogue, config::Config, failure::Failure};
 use anyhow::{Context, Result};
 use bus::Bus;
-use catalog::{Catalogue, MachineId, MachineSettings};
+use catalog::Catalogue;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
 use store::{History, Store, history};
-use tracing::warn;
 use wire::READINGS_PARTITIONS;
 
 /// What lies in the folder beside the bus.
@@ -71,7 +70,7 @@ pub(super) async fn stores(folder: &Path, config: &Config, catalogue: Catalogue)
         .await
         .context("open store.db")?
         .map_err(|error| cannot_open(folder, "store.db", error))?;
-    let catalogue = with_machines(&store, with_past_classes(&store, catalogue).await?).await?;
+    let catalogue = catalogue::with_machines(&store, catalogue::with_past_classes(&store, catalogue).await?).await?;
     let catalogue = Arc::new(catalogue);
     let options = history::Options {
         partitions: READINGS_PARTITIONS,
@@ -86,39 +85,4 @@ pub(super) async fn stores(folder: &Path, config: &Config, catalogue: Catalogue)
         .context("open history.db")?
         .map_err(|error| cannot_open(folder, "history.db", error))?;
     Ok(Opened { store, history, catalogue })
-}
-
-/// A class once in force stays so when its file is no longer given: its machines and readings are still there.
-async fn with_past_classes(store: &Store, mut catalogue: Catalogue) -> Result<Catalogue> {
-    let activations = store.latest_activations().await.context("read the catalogues that were in force")?;
-    let mut hashes: Vec<String> = activations.into_iter().map(|activation| activation.catalogue_hash).collect();
-    hashes.sort_unstable();
-    hashes.dedup();
-    hashes.retain(|hash| hash != catalogue.hash());
-    for hash in hashes {
-        let document = store.catalogue(&hash).await.context("read a catalogue that was in force")?;
-        let past = document.as_deref().map(Catalogue::from_document).transpose();
-        let past = past.with_context(|| format!("read the catalogue {hash}"))?;
-        for class in past.iter().flat_map(Catalogue::classes) {
-            if catalogue.class(&class.id).is_none() {
-                catalogue = catalogue.with_class((**class).clone());
-            }
-        }
-    }
-    Ok(catalogue)
-}
-
-/// Adds what machines have of their own; what their classes no longer allow is said and left out.
-async fn with_machines(store: &Store, catalogue: Catalogue) -> Result<Catalogue> {
-    let rows = store.registry().await.context("read the machines")?;
-    let own = rows.iter().filter_map(|row| {
-        let settings = row.settings();
-        let machine = MachineId::try_from(&*row.machine_id).ok()?;
-        (settings != MachineSettings::default()).then_some((machine, settings))
-    });
-    let (catalogue, left_out) = catalogue.with_machines(own);
-    for error in left_out {
-        warn!("settings of a machine are left out: {error}");
-    }
-    Ok(catalogue)
 }

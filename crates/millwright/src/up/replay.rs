@@ -132,7 +132,8 @@ impl Whole<'_> {
         let done = async {
             // Detect keeps the other end as long as the process runs.
             let _ = judged.wait_for(|at| reached(at)).await;
-            while !reached(&self.history.appended()) {
+            // A history that cannot be read has not stored it either.
+            while !self.history.appended().await.is_ok_and(|at| reached(&at)) {
                 tokio::time::sleep(ASK_EVERY).await;
             }
         };

@@ -1,13 +1,14 @@
 //! Every alarm in memory, as the store has it, with what is asked of all of them at once.
 
+use bus::Topic;
 use std::collections::{BTreeMap, BTreeSet};
 use store::{AlarmRow, MaintenanceRow, Store};
 use uuid::Uuid;
 
 /// What the lock guards.
 pub(super) struct Room {
-    /// The portal's position in the outbox.
-    pub(super) position: i64,
+    /// The portal's position in each partition of the alerts; the outbox is one.
+    positions: BTreeMap<u16, i64>,
     /// What the store has is not known: it must be read again.
     pub(super) stale: bool,
     rows: BTreeMap<Uuid, AlarmRow>,
@@ -24,9 +25,12 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) async fn load(store: &Store) -> Result<Room, store::Error> {
-        let position = store.portal_position().await?;
+        let mut positions = BTreeMap::new();
+        for partition in 0..Topic::Alerts.partitions() {
+            positions.insert(partition, store.portal_position(partition).await?);
+        }
         let mut room = Room {
-            position,
+            positions,
             stale: false,
             rows: BTreeMap::new(),
             by_machine: BTreeMap::new(),
@@ -41,10 +45,8 @@ impl Room {
     }
 
     /// Takes what was written.
-    pub(super) fn take(&mut self, position: Option<i64>, changed: Vec<AlarmRow>, windows: Vec<MaintenanceRow>) {
-        if let Some(position) = position {
-            self.position = position;
-        }
+    pub(super) fn take(&mut self, position: Option<(u16, i64)>, changed: Vec<AlarmRow>, windows: Vec<MaintenanceRow>) {
+        self.positions.extend(position);
         for row in changed {
             let id = row.id;
             if let Some(due_us) = self.rows.get(&id).and_then(|old| old.alarm.due_us()) {
@@ -66,6 +68,11 @@ impl Room {
             self.begins.insert((window.from_us, window.machine_id.clone()));
             self.windows.entry(window.machine_id.clone()).or_default().insert(window.from_us, window);
         }
+    }
+
+    /// Where the portal stands in a partition.
+    pub(super) fn position(&self, partition: u16) -> i64 {
+        self.positions.get(&partition).copied().unwrap_or(0)
     }
 
     pub(super) fn row(&self, id: Uuid) -> Option<&AlarmRow> {

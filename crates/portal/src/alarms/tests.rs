@@ -84,7 +84,7 @@ impl Portal {
 
     /// Detect commits alerts.
     async fn detect(&self, alerts: Vec<Alert>) {
-        let from = self.store.positions(1).unwrap()[0];
+        let from = self.store.positions([0]).await.unwrap()[0];
         let effects = Effects { alerts, ..Effects::default() };
         let step = DetectStep { partition: 0, from, to: from + 1, effects: &effects, sources: &[], activation: None };
         self.store.commit(vec![step]).await.unwrap();
@@ -93,12 +93,12 @@ impl Portal {
     /// Delivers what waits, so many alerts at a time.
     async fn deliver(&self, most: usize) {
         loop {
-            let position = self.alarms.position().await.unwrap();
+            let position = self.alarms.position(0).await.unwrap();
             let batch = self.store.outbox_after(position, most).await.unwrap();
             if batch.is_empty() {
                 return;
             }
-            self.alarms.deliver(batch).await.unwrap();
+            self.alarms.deliver(0, batch).await.unwrap();
         }
     }
 
@@ -257,9 +257,20 @@ async fn a_portal_that_was_overtaken_writes_nothing_and_goes_on_from_what_is_the
     let (_, other) = open(&portal.store, &portal.quiet).await;
     portal.tell(("m1", "overstrain", Kind::Raised, Critical), 0).await;
     let batch = portal.store.outbox_after(0, 10).await.unwrap();
-    assert!(matches!(other.deliver(batch.clone()).await, Err(store::Error::Fenced { .. })));
-    other.deliver(batch).await.unwrap();
-    assert_eq!(other.position().await.unwrap(), 1);
+    assert!(matches!(other.deliver(0, batch.clone()).await, Err(store::Error::Fenced { .. })));
+    other.deliver(0, batch).await.unwrap();
+    assert_eq!(other.position(0).await.unwrap(), 1);
+    assert_eq!(portal.row("m1", "overstrain").await.alarm.count, 1);
+    assert_eq!(portal.store.events_after(0, 10).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_alert_that_a_relay_tells_twice_counts_once() {
+    let mut portal = Portal::new().await;
+    let alert = portal.alert(("m1", "overstrain", Kind::Raised, Critical), 0);
+    let json = alert.to_json();
+    portal.alarms.deliver(2, vec![(1, json.clone()), (2, json)]).await.unwrap();
+    assert_eq!((portal.alarms.position(2).await.unwrap(), portal.alarms.position(0).await.unwrap()), (2, 0));
     assert_eq!(portal.row("m1", "overstrain").await.alarm.count, 1);
     assert_eq!(portal.store.events_after(0, 10).await.unwrap().len(), 2);
 }

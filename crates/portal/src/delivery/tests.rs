@@ -82,12 +82,12 @@ async fn alerts_are_delivered_as_they_are_committed_and_the_outbox_stays_short()
         for from in (0..1_500).step_by(100) {
             room.detect(from..from + 100).await;
         }
-        until_holds(|| async { room.store.portal_position().await.unwrap() == 1_500 }).await;
+        until_holds(|| async { room.store.portal_position(0).await.unwrap() == 1_500 }).await;
         let kept = PRUNE_OUTBOX as usize;
         until_holds(|| async { room.store.outbox_after(0, 2_000).await.unwrap().len() <= kept }).await;
         // It sleeps, and wakes.
         room.detect(1_500..1_501).await;
-        until_holds(|| async { room.store.portal_position().await.unwrap() == 1_501 }).await;
+        until_holds(|| async { room.store.portal_position(0).await.unwrap() == 1_501 }).await;
         room.stop.cancel();
     };
     let (delivered, ()) = tokio::join!(deliver(&room.store, &room.alarms, &room.stop), work);
@@ -106,7 +106,7 @@ async fn the_clock_wakes_when_a_shelf_ends() {
     let batch = room.store.outbox_after(0, 10).await.unwrap();
     let id = store::alarm_id("m0", "power");
     let work = async {
-        room.alarms.deliver(batch).await.unwrap();
+        room.alarms.deliver(0, batch).await.unwrap();
         let (at_us, reason) = (now_us(), "known".to_owned());
         let action = alarm::Action::Shelve { until_us: at_us + 500_000, reason };
         let command = alarm::Command { by: "kim".into(), role: alarm::Role::Operator, at_us, action };

@@ -1,18 +1,18 @@
 //! One partition of detect: its engine, and what it found that is not committed. Plain code; does not know a runtime, a
 //! bus or a store.
 
-use crate::{apart::ByIngest, record::decode};
+use crate::{apart::ByIngest, record::Reader};
 use bus::Record;
 use catalog::{Catalogue, MachineId};
 use engine::{Effects, Engine, Input, Live};
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     mem,
     sync::Arc,
     time::{Duration, Instant},
 };
 use store::Step;
-use wire::Alert;
+use wire::{Alert, ReadingBatch};
 
 /// A catalogue that takes effect at an offset.
 #[derive(Debug, Clone)]
@@ -48,8 +48,8 @@ impl Found {
 pub(super) struct Lane {
     partition: u16,
     engine: Engine,
-    /// What records are decoded under.
-    catalogue: Arc<Catalogue>,
+    /// Decodes records under what is in force.
+    reader: Reader,
     /// In order of offset; those below `position` are of the replay.
     switches: VecDeque<Switch>,
     /// Where the store stands, or will when what was taken is committed.
@@ -90,7 +90,7 @@ impl Lane {
     pub(super) fn new(
         partition: u16,
         mut engine: Engine,
-        catalogue: Arc<Catalogue>,
+        reader: Reader,
         switches: VecDeque<Switch>,
         position: i64,
         next: i64,
@@ -100,7 +100,7 @@ impl Lane {
         Lane {
             partition,
             engine,
-            catalogue,
+            reader,
             switches,
             position,
             next,
@@ -172,35 +172,62 @@ impl Lane {
     pub(super) fn apply(&mut self, records: &[Record]) {
         let mut refused = 0;
         let judged = records.partition_point(|record| record.offset < self.next);
-        for record in &records[judged..] {
-            debug_assert_eq!(record.partition, self.partition, "a lane is given its own records");
-            self.use_up_to(record.offset);
-            self.recall_before(record.offset);
-            let decoded = decode(record, &self.catalogue);
-            if record.offset >= self.recall_at {
-                self.taken.0.compare(record, decoded.as_ref().map_err(|reject| &**reject));
+        let mut rest = &records[judged..];
+        while let Some(first) = rest.first() {
+            debug_assert_eq!(first.partition, self.partition, "a lane is given its own records");
+            self.use_up_to(first.offset);
+            self.recall_before(first.offset);
+            let until = self.changes_at();
+            let alike = rest.partition_point(|record| record.offset < until);
+            let engine = &self.engine;
+            let bound = |machine: &str| engine.class_of(machine).map(str::to_owned);
+            let (count, run) = self.reader.read(&rest[..alike], &bound);
+            if first.offset >= self.recall_at {
+                self.taken.0.compare(first, &run);
             }
-            match decoded {
-                Ok(batch) => {
-                    self.engine.apply(Input::Readings(&batch), &mut self.effects);
-                    self.rows_unsaved += batch.rows() as u64;
-                    self.sources.resize_with(self.effects.machines.len(), || record.source.clone());
-                    self.touched.extend(self.effects.touched.drain(..));
-                }
-                // Ingest writes the dead letter; here it is only passed.
-                Err(_) => refused += 1,
+            for batch in &run.batches {
+                self.engine.apply(Input::Readings(batch), &mut self.effects);
+                self.rows_unsaved += batch.rows() as u64;
+                self.note_sources(batch);
+                self.touched.extend(self.effects.touched.drain(..));
             }
-            self.next = record.offset + 1;
+            // Ingest writes the dead letters; here they are only passed.
+            refused += run.rejects.len() as u64;
+            self.next = rest[count - 1].offset + 1;
             self.changed = true;
+            rest = &rest[count..];
         }
         self.count(refused);
+    }
+
+    /// Records from here on are not judged with those before: something changes between them.
+    fn changes_at(&self) -> i64 {
+        let recall = if self.recall.is_none() { i64::MAX } else { self.recall_at };
+        self.switches.front().map_or(recall, |switch| switch.at.min(recall))
+    }
+
+    /// Names the source of each machine that the batch brought.
+    fn note_sources(&mut self, batch: &ReadingBatch) {
+        let new = &self.effects.machines[self.sources.len()..];
+        let Some(first) = batch.spans.first() else { return };
+        if new.is_empty() || batch.spans.iter().all(|span| span.source == first.source) {
+            self.sources.resize_with(self.effects.machines.len(), || first.source.clone());
+            return;
+        }
+        let mut first_row: HashMap<&MachineId, usize> = HashMap::new();
+        for row in 0..batch.rows() {
+            first_row.entry(batch.machine_of(row)).or_insert(row);
+        }
+        let source_of = |machine: &MachineId| first_row.get(machine).and_then(|row| batch.span_of(*row));
+        let sources = new.iter().map(|(machine, ..)| source_of(machine).unwrap_or(first).source.clone());
+        self.sources.extend(sources);
     }
 
     /// Switches to what takes effect at or below an offset.
     fn use_up_to(&mut self, offset: i64) {
         while let Some(switch) = self.switches.pop_front_if(|switch| switch.at <= offset) {
             self.engine.apply(Input::Use { catalogue: switch.catalogue.clone() }, &mut self.effects);
-            self.catalogue = switch.catalogue;
+            self.reader.switch(switch.catalogue);
         }
     }
 
@@ -226,7 +253,7 @@ impl Lane {
 
     /// Another catalogue is in force from the next record that was not judged before.
     pub(super) fn switch(&mut self, catalogue: &Arc<Catalogue>) {
-        let last = self.switches.back().map_or(&self.catalogue, |switch| &switch.catalogue);
+        let last = self.switches.back().map_or(self.reader.catalogue(), |switch| &switch.catalogue);
         if last.hash() != catalogue.hash() {
             self.activate(catalogue);
         }

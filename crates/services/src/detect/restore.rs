@@ -4,6 +4,8 @@ use super::{
     Error, Parts,
     lane::{Lane, Recall, Switch},
 };
+use crate::record::Reader;
+use bus::{Bus, Topic};
 use catalog::Catalogue;
 use engine::{Engine, SnapshotError};
 use std::{
@@ -12,19 +14,17 @@ use std::{
 };
 use store::{Activation, Store};
 use tokio::task::JoinSet;
-use wire::{READINGS_PARTITIONS, READINGS_TOPIC};
+use wire::READINGS_TOPIC;
 
 /// The condition that no reading raises.
 const NO_DATA: &str = "no_data";
 
-/// One lane a partition; `current` takes effect at their positions where another was in force.
-pub(super) async fn lanes(parts: &Parts, current: Arc<Catalogue>) -> Result<Vec<Lane>, Error> {
-    let positions = parts.store.positions(READINGS_PARTITIONS)?;
-    let begins = parts.bus.begins();
+/// The lanes of these partitions; `current` takes effect at their positions where another was in force.
+pub(super) async fn lanes(parts: &Parts, current: &Arc<Catalogue>, partitions: &[u16]) -> Result<Vec<Lane>, Error> {
+    let positions = parts.store.positions(partitions.iter().copied()).await?;
     let mut restoring = JoinSet::new();
-    for (partition, position) in (0..READINGS_PARTITIONS).zip(positions) {
-        let begin = begins.get(usize::from(partition)).copied().unwrap_or(0);
-        restoring.spawn(lane(parts.store.clone(), current.clone(), partition, position, begin));
+    for (partition, position) in partitions.iter().copied().zip(positions) {
+        restoring.spawn(lane(parts.bus.clone(), parts.store.clone(), current.clone(), partition, position));
     }
     let mut lanes = Vec::new();
     while let Some(lane) = restoring.join_next().await {
@@ -36,12 +36,15 @@ pub(super) async fn lanes(parts: &Parts, current: Arc<Catalogue>) -> Result<Vec<
     Ok(lanes)
 }
 
-async fn lane(store: Store, current: Arc<Catalogue>, partition: u16, position: i64, begin: i64) -> Result<Lane, Error> {
+async fn lane(bus: Bus, store: Store, current: Arc<Catalogue>, partition: u16, position: i64) -> Result<Lane, Error> {
     let mut past = Past { activations: store.activations(partition).await?, known: BTreeMap::new(), store };
     past.known.insert(current.hash().to_owned(), current.clone());
     let mut standing = past.store.standing_on(partition).await?;
     let saved = past.saved(partition, position).await?;
-    let from = saved.as_ref().map_or(begin.min(position), Engine::replay_from);
+    let from = match &saved {
+        Some(engine) => engine.replay_from(),
+        None => bus.bounds(Topic::Readings, partition).await?.0.min(position),
+    };
     let is_whole = saved.is_some() || from == 0;
     let engine = match saved {
         Some(engine) => engine,
@@ -63,7 +66,8 @@ async fn lane(store: Store, current: Arc<Catalogue>, partition: u16, position: i
         switches.push_back(Switch { at: from_offset, catalogue: past.catalogue(&catalogue_hash).await? });
     }
     let recorded = past.activations.last().is_some_and(|last| last.catalogue_hash == current.hash());
-    let mut lane = Lane::new(partition, engine, catalogue, switches, position, from);
+    let reader = Reader::new(&bus, catalogue);
+    let mut lane = Lane::new(partition, engine, reader, switches, position, from);
     lane.recall(if is_whole {
         standing.retain(|alert| alert.condition == NO_DATA);
         Recall::Silence(standing)

@@ -1,7 +1,7 @@
 //! Puts rows into the batch of their class and partition, and refusals beside them.
 
 use super::{Bound, Decoded, Machines, Row, machines::NOTHING};
-use crate::{AHEAD_REFUSED_US, ErrorCode, Marker, ReadingBatch, Reject, partition_of};
+use crate::{AHEAD_REFUSED_US, ErrorCode, Marker, ReadingBatch, Reject, Span, partition_of};
 use catalog::{Catalogue, Class, ClassChoice, MachineId};
 use std::sync::Arc;
 
@@ -42,6 +42,8 @@ pub(crate) struct Sorter {
     /// Number of the value at hand, which tells what of a machine is out of date.
     value: u32,
     arrived_us: i64,
+    /// The bus record at hand, where a run of them is decoded; batches get its span.
+    record: Option<Span>,
     /// Rows that a batch will probably have.
     expected_rows: usize,
     /// Per class and partition: the place of its batch, [`NOTHING`] before there is one.
@@ -65,6 +67,7 @@ impl Sorter {
             clock_offset_us: 0,
             value: 0,
             arrived_us: 0,
+            record: None,
             expected_rows: 0,
             open,
             decoded: Decoded::default(),
@@ -80,10 +83,28 @@ impl Sorter {
             1
         });
         self.arrived_us = arrived_us;
+        self.record = None;
         // Most messages take 128 bytes or more; a batch that grows beyond a fair share grows by itself.
         self.expected_rows = bytes / 128 / usize::from(self.partitions) * 5 / 4 + 8;
         self.open.fill(NOTHING);
         self.rich.clear();
+    }
+
+    /// Goes on with the next record of a run: what was opened stays open, places in the value begin anew.
+    pub(super) fn begin_record(&mut self, record: Span) {
+        self.arrived_us = record.arrived_us;
+        self.decoded.messages = 0;
+        self.record = Some(record);
+    }
+
+    /// Messages of the value, or of the record of a run.
+    pub(super) fn messages(&self) -> u32 {
+        self.decoded.messages
+    }
+
+    /// What was refused since the value began.
+    pub(super) fn rejects(&self) -> usize {
+        self.decoded.rejects.len()
     }
 
     /// Ends the value.
@@ -200,6 +221,9 @@ impl Sorter {
             machine = self.machines.get(row.machine);
         }
         let batch = &mut self.decoded.batches[machine.batch as usize].1;
+        if let Some(record) = &self.record {
+            open_span(batch, record);
+        }
         batch.machine.push(machine.place);
         batch.timestamp_us.push(row.timestamp_us);
         batch.index.push(self.decoded.messages);
@@ -245,6 +269,16 @@ impl Sorter {
         *open as usize
     }
 
+    /// Refuses a record as a whole: an array that breaks off, which is the only record of its run, or what holds nothing.
+    pub(super) fn refuse_record(&mut self, code: ErrorCode, error: &str, value: &[u8]) {
+        if self.decoded.messages > 0 {
+            self.decoded = Decoded::default();
+            self.open.fill(NOTHING);
+            self.rich.clear();
+        }
+        self.refuse(Refusal::new(code, error), value);
+    }
+
     /// Notes a refusal; one that names a channel of a known machine leaves a marker.
     pub(crate) fn refuse(&mut self, refusal: Refusal, text: &[u8]) {
         let Refusal { code, error, machine, channel } = refusal;
@@ -256,12 +290,22 @@ impl Sorter {
         {
             let batch = self.batch(self.machines.get(at).partition, class);
             let batch = &mut self.decoded.batches[batch].1;
+            if let Some(record) = &self.record {
+                open_span(batch, record);
+            }
             let (machine, channel, code) = (machine.clone(), channel.clone(), code.as_str().to_owned());
             let before_row = batch.rows() as u32;
             batch.markers.push(Marker { machine, channel, code, arrived_us: self.arrived_us, index, before_row });
         }
         let payload = kept(text).to_vec();
         self.decoded.rejects.push(Reject { index, code, error, machine: machine_id, channel: channel_id, payload });
+    }
+}
+
+/// What follows in the batch is of this record.
+fn open_span(batch: &mut ReadingBatch, record: &Span) {
+    if batch.spans.last().is_none_or(|last| last.offset != record.offset) {
+        batch.spans.push(Span { first_row: batch.rows() as u32, ..record.clone() });
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::{
     file,
-    state::{Shared, Stage},
+    state::{NOT_STARTED, Shared, Stage},
 };
-use crate::{Error, Record};
+use crate::{Error, Event, Record};
 use std::{ops::Range, sync::Arc};
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -13,6 +13,8 @@ pub struct SqliteConsumer {
     shared: Arc<Shared>,
     number: u64,
     grown: watch::Receiver<()>,
+    /// The first event was given: every partition is this consumer's.
+    assigned: bool,
     /// Partition that is served first.
     turn: usize,
     /// Left behind by a dropped `next`: the following one takes it up, or who always drops early would never come
@@ -34,20 +36,30 @@ enum Found {
 }
 
 impl SqliteConsumer {
-    pub(super) fn start(shared: Arc<Shared>, start: &[i64]) -> Result<SqliteConsumer, Error> {
-        shared.check_len(start);
-        let number = shared.state().add_consumer(start)?;
+    pub(super) fn new(shared: Arc<Shared>) -> SqliteConsumer {
+        let number = shared.state().add_consumer();
         let grown = shared.grown();
-        Ok(SqliteConsumer { shared, number, grown, turn: 0, reading: None })
+        SqliteConsumer { shared, number, grown, assigned: false, turn: 0, reading: None }
     }
 
-    pub(crate) async fn next(&mut self, bytes: usize) -> Result<Vec<Record>, Error> {
+    pub(crate) fn start(&mut self, partition: u16, offset: i64) -> Result<(), Error> {
+        // What is being read may be of where it stood before.
+        self.reading = None;
+        self.shared.state().place_consumer(self.number, partition, offset)
+    }
+
+    pub(crate) async fn next(&mut self, bytes: usize) -> Result<Event, Error> {
+        if !self.assigned {
+            self.assigned = true;
+            let partitions = self.shared.state().partitions.len() as u16;
+            return Ok(Event::Assigned((0..partitions).collect()));
+        }
         loop {
             // Before looking, so that what comes after the look wakes.
             self.grown.borrow_and_update();
             match self.find(bytes)? {
-                Found::Records(records) => return Ok(records),
-                Found::InFile(ranges) => return self.read(ranges, bytes).await,
+                Found::Records(records) => return Ok(Event::Records(records)),
+                Found::InFile(ranges) => return self.read(ranges, bytes).await.map(Event::Records),
                 Found::Nothing => self.grown.changed().await.map_err(|_| Error::Closed)?,
             }
         }
@@ -55,8 +67,8 @@ impl SqliteConsumer {
 
     pub(crate) fn caught_up(&self) -> bool {
         let state = self.shared.state();
-        let positions = state.positions(self.number);
-        positions.iter().zip(&state.partitions).all(|(&position, partition)| position >= partition.tail.end())
+        let mut bounds = state.positions(self.number).iter().zip(&state.partitions);
+        bounds.all(|(&position, partition)| position != NOT_STARTED && position >= partition.tail.end())
     }
 
     /// Takes from memory what is there.

@@ -149,7 +149,8 @@ pub(super) fn record(connection: &Connection, partition: u16, offset: i64) -> Re
         .query_row([id(partition, offset)], |row| {
             let source = row.get_ref(1)?.as_str()?.into();
             let value = row.get_ref(3)?.as_blob()?.into();
-            Ok(Record { partition, offset, arrived_us: row.get(0)?, source, rows: row.get(2)?, value })
+            let (arrived_us, rows) = (row.get(0)?, row.get(2)?);
+            Ok(Record { partition, offset, arrived_us, source, rows, key: None, headers: Vec::new(), value })
         })
         .optional()
 }

@@ -18,6 +18,9 @@ const GROUP_BYTES: u64 = 8 << 20;
 /// Bytes of records kept in memory for consumers that keep up.
 const TAIL_BYTES: usize = 32 << 20;
 
+/// Above every offset: nothing of the partition waits for the consumer.
+pub(super) const NOT_STARTED: i64 = i64::MAX;
+
 /// One `send`.
 pub(super) struct Job {
     /// Their offsets are given when they are written.
@@ -57,7 +60,7 @@ pub(super) struct State {
     /// Bytes in the queue and in the group that is being committed.
     waiting: u64,
     holds: BTreeMap<&'static str, Vec<i64>>,
-    /// Position of each consumer, by its number.
+    /// Position of each consumer, by its number; [`NOT_STARTED`] where it reads nothing.
     consumers: BTreeMap<u64, Vec<i64>>,
     consumers_made: u64,
     /// Holds moved, or something was dropped, since the writer last looked for more.
@@ -231,19 +234,25 @@ impl State {
         group
     }
 
-    pub(super) fn add_consumer(&mut self, start: &[i64]) -> Result<u64, Error> {
-        for ((partition, &position), number) in self.partitions.iter().zip(start).zip(0..) {
-            let (begin, end) = (partition.begin, partition.tail.end());
-            if position > end {
-                return Err(Error::Truncated { partition: number, end, position });
-            }
-            if position < begin {
-                return Err(Error::Gap { partition: number, begin, position });
-            }
-        }
+    pub(super) fn add_consumer(&mut self) -> u64 {
         self.consumers_made += 1;
-        self.consumers.insert(self.consumers_made, start.to_vec());
-        Ok(self.consumers_made)
+        self.consumers.insert(self.consumers_made, vec![NOT_STARTED; self.partitions.len()]);
+        self.consumers_made
+    }
+
+    pub(super) fn place_consumer(&mut self, consumer: u64, number: u16, position: i64) -> Result<(), Error> {
+        let partition = &self.partitions[usize::from(number)];
+        let (begin, end) = (partition.begin, partition.tail.end());
+        if position > end {
+            return Err(Error::Truncated { partition: number, end, position });
+        }
+        if position < begin {
+            return Err(Error::Gap { partition: number, begin, position });
+        }
+        if let Some(positions) = self.consumers.get_mut(&consumer) {
+            positions[usize::from(number)] = position;
+        }
+        Ok(())
     }
 
     pub(super) fn remove_consumer(&mut self, consumer: u64) {

@@ -87,7 +87,8 @@ impl Tail {
         let entry = self.entries.get(usize::try_from(offset - self.first()).ok()?)?;
         let Entry { arrived_us, source, rows, value } = entry;
         let (source, value) = (source.clone(), value.clone()?);
-        Some(Record { partition, offset, arrived_us: *arrived_us, source, rows: *rows, value })
+        let (arrived_us, rows) = (*arrived_us, *rows);
+        Some(Record { partition, offset, arrived_us, source, rows, key: None, headers: Vec::new(), value })
     }
 
     /// Adds the rows at and above `from` by source; gives the first offset that is remembered.
@@ -115,7 +116,9 @@ mod tests {
     use super::*;
 
     fn record(offset: i64, source: &str, len: usize) -> Record {
-        Record { partition: 0, offset, arrived_us: 0, source: source.into(), rows: 2, value: vec![7; len].into() }
+        let value = vec![7; len].into();
+        let (source, headers) = (source.into(), Vec::new());
+        Record { partition: 0, offset, arrived_us: 0, source, rows: 2, key: None, headers, value }
     }
 
     #[test]

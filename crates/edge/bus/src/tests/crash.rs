@@ -2,7 +2,7 @@
 
 use super::{
     Sqlite,
-    contract::{Harness, Limits, batch, value},
+    contract::{Limits, batch, next_records, started, value},
 };
 use crate::{Bus, Error, Options, Record};
 use proptest::prelude::*;
@@ -135,10 +135,10 @@ async fn a_full_disk_refuses_and_keeps_what_was_answered() {
 
 /// All records from here on, by place; each partition is dense.
 async fn everything(bus: &Bus, from: &[i64]) -> BTreeMap<(u16, i64), Record> {
-    let mut consumer = bus.consumer(from).unwrap();
+    let mut consumer = started(bus, from).await.unwrap();
     let mut there = BTreeMap::new();
     while !consumer.caught_up() {
-        for record in consumer.next(100_000).await.unwrap() {
+        for record in next_records(&mut consumer, 100_000).await.unwrap() {
             there.insert((record.partition, record.offset), record);
         }
     }
@@ -188,7 +188,7 @@ async fn run(steps: Vec<Step>) {
     let mut model: [Vec<(u64, usize)>; 3] = Default::default();
     let mut hold = [0; 3];
     bus.hold("test", &hold);
-    let mut consumer = bus.consumer(&hold).unwrap();
+    let mut consumer = started(&bus, &hold).await.unwrap();
     // What the consumer has not taken is held, too.
     let mut position = vec![0; 3];
     bus.hold("consumer", &position);
@@ -223,7 +223,7 @@ async fn run(steps: Vec<Step>) {
                 bus = folder.open(limits);
                 bus.hold("test", &hold);
                 bus.hold("consumer", &position);
-                consumer = bus.consumer(&position).unwrap();
+                consumer = started(&bus, &position).await.unwrap();
             }
             Step::Hold(partition, last) => {
                 hold[partition] = hold[partition].max(model[partition].len() as i64 - last);
@@ -233,7 +233,7 @@ async fn run(steps: Vec<Step>) {
                 if consumer.caught_up() {
                     continue;
                 }
-                for record in consumer.next(bytes).await.unwrap() {
+                for record in next_records(&mut consumer, bytes).await.unwrap() {
                     let partition = usize::from(record.partition);
                     assert_eq!(record.offset, position[partition]);
                     let (number, len) = model[partition][record.offset as usize];

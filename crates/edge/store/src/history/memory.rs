@@ -1,6 +1,6 @@
 //! What was appended and is not on disk: columns by class, dead letters, counts.
 
-use super::{DeadLetter, chunk::Rows};
+use super::{DeadLetter, LedgerRow};
 use catalog::{Class, MachineId};
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use wire::ReadingBatch;
@@ -23,6 +23,12 @@ impl Counts {
         self.stored += other.stored;
         self.rejected += other.rejected;
         self.duplicate += other.duplicate;
+    }
+
+    /// A line of the ledger.
+    pub(super) fn row(&self, source: &str) -> LedgerRow {
+        let Counts { received, stored, rejected, duplicate } = *self;
+        LedgerRow { source: source.to_owned(), received, stored, rejected, duplicate }
     }
 }
 
@@ -123,13 +129,20 @@ impl Segment {
         self.record.resize(base + run.len(), self.records.len() as u32 - 1);
     }
 
-    /// Takes rows of one machine of a chunk, whose records begin at `base` here. Rows taken so have no chain.
-    pub(super) fn extend_from(&mut self, chunk: &Rows, run: Range<usize>, number: u32, base: u32) {
+    /// Takes rows of one machine with their flags and records (places in `records`). Rows taken so have no chain.
+    pub(super) fn extend_from(
+        &mut self,
+        batch: &ReadingBatch,
+        run: Range<usize>,
+        number: u32,
+        flags: &[u8],
+        record: impl Iterator<Item = u32>,
+    ) {
         let at = self.rows.rows();
-        extend(&mut self.rows, &chunk.batch, &run);
+        extend(&mut self.rows, batch, &run);
         self.rows.machine.resize(at + run.len(), number);
-        self.flags.extend_from_slice(&chunk.flags[run.clone()]);
-        self.record.extend(chunk.record[run].iter().map(|record| base + record));
+        self.flags.extend_from_slice(flags);
+        self.record.extend(record);
     }
 
     /// Bytes that a row takes, about.

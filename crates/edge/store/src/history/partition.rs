@@ -120,6 +120,11 @@ impl Partition {
         self.numbers.get(machine).copied()
     }
 
+    /// The machine of a number.
+    pub(super) fn id_of(&self, number: u32) -> &MachineId {
+        &self.machines[number as usize].id
+    }
+
     /// What is not on disk, newest first.
     pub(super) fn segments(&self) -> impl Iterator<Item = &Segment> {
         let frozen = self.frozen.iter().flat_map(|frozen| frozen.segments.iter().rev());

@@ -1,7 +1,7 @@
 //! Alarms, and the portal's step: alarms, audit, notifications and events in one transaction with its position.
 
 use super::{
-    Attempted, Error, MachineRow, MaintenanceRow, NewAudit, NewEvent, Store, StoredEvent, audit, commit, events,
+    Attempted, Error, MachineRow, MaintenanceRow, NewAudit, NewEvent, Sqlite, StoredEvent, audit, commit, events,
     machines, maintenance, notifications,
 };
 use crate::history::Page;
@@ -13,7 +13,7 @@ use wire::ALERTS_TOPIC;
 /// Name space of alarm ids.
 const NAMESPACE: Uuid = Uuid::from_u128(0x5e1b7a0c_93d4_5f26_8c11_d2a94be3076f);
 /// Changes for which the list as it was is kept; an older cursor is refused.
-const VERSIONS: i64 = 10_000;
+pub(super) const VERSIONS: i64 = 10_000;
 
 /// The id of the alarm of a machine and condition: UUIDv5, the same in every process.
 pub fn alarm_id(machine: &str, condition: &str) -> Uuid {
@@ -58,47 +58,40 @@ pub struct AlarmQuery {
 /// One step of the portal: everything in one transaction.
 #[derive(Debug, Clone, Default)]
 pub struct Record {
-    /// The portal's position in the outbox, compare-and-set: (from, to).
+    /// The portal's position in its partition, compare-and-set: (from, to).
     pub position: Option<(i64, i64)>,
+    /// The partition of `wire::ALERTS_TOPIC`; the outbox is partition 0.
+    pub partition: u16,
     /// Alarms as they are from here.
     pub alarms: Vec<AlarmRow>,
     /// Lines of the audit log, with their notifications.
     pub audit: Vec<NewAudit>,
     /// Events, in order.
     pub events: Vec<NewEvent>,
-    /// Registry rows, as [`Store::register`] writes them.
+    /// Registry rows, as [`crate::Store::register`] writes them.
     pub machines: Vec<MachineRow>,
     /// Maintenance windows that begin, or end early.
     pub maintenance: Vec<MaintenanceRow>,
-    /// How attempts to notify ended, as [`Store::attempted`] writes them: (notification, when, how).
+    /// How attempts to notify ended, as [`crate::Store::attempted`] writes them: (notification, when, how).
     pub attempted: Vec<(Uuid, i64, Attempted)>,
 }
 
 /// Where a page ended: the order of the list, and the version at which paging began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cursor {
-    rank: i64,
-    priority: i64,
-    changed_us: i64,
-    id: Uuid,
-    as_of: i64,
+pub(super) struct Cursor {
+    pub(super) rank: i64,
+    pub(super) priority: i64,
+    pub(super) changed_us: i64,
+    pub(super) id: Uuid,
+    pub(super) as_of: i64,
 }
 
-impl Store {
-    /// The portal's position in the outbox; 0 before the first.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn portal_position(&self) -> Result<i64, Error> {
-        self.read(|connection| commit::next_offset(connection, ALERTS_TOPIC, 0)).await
+impl Sqlite {
+    pub(super) async fn portal_position(&self, partition: u16) -> Result<i64, Error> {
+        self.read(move |connection| commit::next_offset(connection, ALERTS_TOPIC, partition)).await
     }
 
-    /// Writes one step of the portal; the events with their seqs, durable. An alert that the stream has already is left
-    /// out.
-    ///
-    /// # Errors
-    /// [`Error::Fenced`]: another portal went on from here; nothing was written.
-    pub async fn record(&self, record: Record) -> Result<Vec<StoredEvent>, Error> {
+    pub(super) async fn record(&self, record: Record) -> Result<Vec<StoredEvent>, Error> {
         let confirmed: Vec<(String, bool)> =
             record.machines.iter().map(|row| (row.machine_id.clone(), row.confirmed)).collect();
         let store = self.clone();
@@ -113,32 +106,18 @@ impl Store {
         .await
     }
 
-    /// Every alarm, by machine and condition.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn alarms(&self) -> Result<Vec<AlarmRow>, Error> {
+    pub(super) async fn alarms(&self) -> Result<Vec<AlarmRow>, Error> {
         self.read(|connection| {
             rows(connection, &format!("select {COLUMNS} from alarm order by machine_id, condition"), [])
         })
         .await
     }
 
-    /// A page of alarms: unacknowledged first (those that returned last among them), then by priority, then newest change
-    /// first; what asks nothing of anybody comes last. The order is that of the moment when paging began, a row shows the
-    /// alarm as it is.
-    ///
-    /// # Errors
-    /// The file cannot be read, or the cursor is not ours.
-    pub async fn alarm_page(&self, query: AlarmQuery) -> Result<Page<AlarmRow>, Error> {
+    pub(super) async fn alarm_page(&self, query: AlarmQuery) -> Result<Page<AlarmRow>, Error> {
         self.read(move |connection| page(connection, &query)).await
     }
 
-    /// One alarm.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn alarm(&self, id: Uuid) -> Result<Option<AlarmRow>, Error> {
+    pub(super) async fn alarm(&self, id: Uuid) -> Result<Option<AlarmRow>, Error> {
         self.read(move |connection| {
             let sql = format!("select {COLUMNS} from alarm where id = ?1");
             Ok(rows(connection, &sql, [id.to_string().into()])?.pop())
@@ -150,7 +129,7 @@ impl Store {
 fn write_record(transaction: &Transaction<'_>, record: &Record) -> Result<Vec<StoredEvent>, Error> {
     // The fence before any effect: a portal that was overtaken writes nothing.
     if let Some((from, to)) = record.position {
-        commit::advance(transaction, ALERTS_TOPIC, 0, from, to)?;
+        commit::advance(transaction, ALERTS_TOPIC, record.partition, from, to)?;
     }
     for row in &record.machines {
         machines::put(transaction, row)?;
@@ -224,7 +203,7 @@ fn put(transaction: &Transaction<'_>, row: &AlarmRow) -> Result<(), Error> {
     Ok(())
 }
 
-fn rank(state: &State) -> i64 {
+pub(super) fn rank(state: &State) -> i64 {
     match state {
         State::Unacknowledged => 0,
         State::ReturnedUnacknowledged => 1,
@@ -343,12 +322,12 @@ pub(super) fn counter(connection: &Connection, name: &str) -> Result<i64, Error>
 }
 
 impl Cursor {
-    fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         let Cursor { rank, priority, changed_us, id, as_of } = self;
         format!("l{rank}.{priority}.{changed_us}.{}.{as_of}", id.simple())
     }
 
-    fn parse(text: &str) -> Option<Cursor> {
+    pub(super) fn parse(text: &str) -> Option<Cursor> {
         let mut parts = text.strip_prefix('l')?.split('.');
         let mut number = || parts.next()?.parse().ok();
         let (rank, priority, changed_us) = (number()?, number()?, number()?);

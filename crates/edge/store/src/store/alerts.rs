@@ -1,6 +1,6 @@
 //! anomaly_history as people and restarts read it.
 
-use super::{Error, Store};
+use super::{Error, Sqlite};
 use crate::history::Page;
 use rusqlite::{Connection, Row, params_from_iter, types::Value};
 use wire::{Alert, AlertText, Kind, Position};
@@ -27,28 +27,20 @@ const COLUMNS: &str = r#"position, id, machine_id, class, failure_type, kind, se
 
 /// Where a page ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cursor {
+pub(super) struct Cursor {
     /// Event time and position of the last row shown.
-    timestamp_us: i64,
-    position: i64,
+    pub(super) timestamp_us: i64,
+    pub(super) position: i64,
     /// Last position when paging began: what came later is left out, so that a page never depends on when it is asked.
-    as_of: i64,
+    pub(super) as_of: i64,
 }
 
-impl Store {
-    /// Alerts, newest first by event time, then by commit order.
-    ///
-    /// # Errors
-    /// The file cannot be read, or the cursor is not ours.
-    pub async fn alerts(&self, query: AlertQuery) -> Result<Page<Alert>, Error> {
+impl Sqlite {
+    pub(super) async fn alerts(&self, query: AlertQuery) -> Result<Page<Alert>, Error> {
         self.read(move |connection| page(connection, &query)).await
     }
 
-    /// One alert.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn alert(&self, id: wire::AlertId) -> Result<Option<Alert>, Error> {
+    pub(super) async fn alert(&self, id: wire::AlertId) -> Result<Option<Alert>, Error> {
         self.read(move |connection| {
             let mut found = rows(
                 connection,
@@ -60,19 +52,11 @@ impl Store {
         .await
     }
 
-    /// The conditions that stand by the history, by the last transition of each but a clear, in commit order.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn standing(&self) -> Result<Vec<Alert>, Error> {
+    pub(super) async fn standing(&self) -> Result<Vec<Alert>, Error> {
         self.read(standing).await
     }
 
-    /// As [`Store::standing`], of one partition of the readings.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn standing_on(&self, partition: u16) -> Result<Vec<Alert>, Error> {
+    pub(super) async fn standing_on(&self, partition: u16) -> Result<Vec<Alert>, Error> {
         let mut standing = self.standing().await?;
         standing.retain(|alert| alert.position.partition == partition);
         Ok(standing)
@@ -196,11 +180,11 @@ fn alert(row: &Row<'_>) -> Result<(i64, Alert), Error> {
 }
 
 impl Cursor {
-    fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         format!("a{}.{}.{}", self.timestamp_us, self.position, self.as_of)
     }
 
-    fn parse(text: &str) -> Option<Cursor> {
+    pub(super) fn parse(text: &str) -> Option<Cursor> {
         let mut numbers = text.strip_prefix('a')?.split('.').map(|number| number.parse().ok());
         let mut next = || numbers.next().flatten();
         let cursor = Cursor { timestamp_us: next()?, position: next()?, as_of: next()? };

@@ -1,7 +1,7 @@
 //! The audit log: append-only, each line chained to the one before it.
 
 use super::{
-    Error, NewNotification, Store,
+    Error, NewNotification, Sqlite,
     alarms::{counter, raise_counter},
 };
 use crate::history::Page;
@@ -35,19 +35,15 @@ pub struct AuditRow {
 
 /// The canonical line: its JSON, keys in this order, is what is hashed and stored.
 #[derive(Serialize, Deserialize)]
-struct Line {
-    sequence: i64,
-    subject: String,
+pub(super) struct Line {
+    pub(super) sequence: i64,
+    pub(super) subject: String,
     #[serde(flatten)]
-    audit: Audit,
+    pub(super) audit: Audit,
 }
 
-impl Store {
-    /// The audit log, newest first, of one subject or of all.
-    ///
-    /// # Errors
-    /// The file cannot be read, or the cursor is not ours.
-    pub async fn audit(
+impl Sqlite {
+    pub(super) async fn audit(
         &self,
         subject: Option<&str>,
         limit: usize,
@@ -59,12 +55,7 @@ impl Store {
         self.read(move |connection| page(connection, subject.as_deref(), before, limit)).await
     }
 
-    /// Recomputes the chain of hashes: lines checked, and the first that does not fit. A line that is missing does not
-    /// fit either, the last ones included.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn verify_audit(&self) -> Result<(u64, Option<i64>), Error> {
+    pub(super) async fn verify_audit(&self) -> Result<(u64, Option<i64>), Error> {
         self.read(verify).await
     }
 }
@@ -91,7 +82,7 @@ pub(super) fn append(transaction: &Transaction<'_>, new: &NewAudit) -> Result<i6
 }
 
 /// Hash of a line: over the hash before it, a line feed, and its JSON.
-fn chain(previous: &str, line: &str) -> String {
+pub(super) fn chain(previous: &str, line: &str) -> String {
     let digest = Sha256::new().chain_update(previous).chain_update(b"\n").chain_update(line).finalize();
     digest.iter().fold(String::with_capacity(64), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -121,7 +112,7 @@ fn page(connection: &Connection, subject: Option<&str>, before: i64, limit: usiz
     Ok(Page { rows, next_cursor })
 }
 
-fn parse_cursor(text: &str) -> Option<i64> {
+pub(super) fn parse_cursor(text: &str) -> Option<i64> {
     let sequence: i64 = text.strip_prefix('u')?.parse().ok()?;
     (format!("u{sequence}") == text).then_some(sequence)
 }
@@ -129,17 +120,48 @@ fn parse_cursor(text: &str) -> Option<i64> {
 fn verify(connection: &Connection) -> Result<(u64, Option<i64>), Error> {
     let mut query = connection.prepare("select sequence, line, hash from audit order by sequence")?;
     let mut found = query.query([])?;
-    let (mut previous, mut checked) = (String::new(), 0);
+    let mut checked = Chain::default();
     while let Some(row) = found.next()? {
-        let expected = checked as i64 + 1;
         let (sequence, line, hash): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let numbered = serde_json::from_str::<Line>(&line).is_ok_and(|line| line.sequence == sequence);
-        if sequence != expected || !numbered || hash != chain(&previous, &line) {
-            return Ok((checked, Some(expected)));
+        if !checked.fits(sequence, &line, &hash) {
+            return Ok(checked.broken());
         }
-        previous = hash;
-        checked += 1;
     }
-    let given = counter(connection, "audit")?;
-    Ok((checked, (given > checked as i64).then_some(checked as i64 + 1)))
+    Ok(checked.end(counter(connection, "audit")?))
+}
+
+/// A check of the log, line after line.
+#[derive(Default)]
+pub(super) struct Chain {
+    checked: i64,
+    /// Hash of the last line that fitted.
+    previous: String,
+}
+
+impl Chain {
+    /// Takes the next line, where it fits.
+    pub(super) fn fits(&mut self, sequence: i64, line: &str, hash: &str) -> bool {
+        let numbered = serde_json::from_str::<Line>(line).is_ok_and(|line| line.sequence == sequence);
+        let fits = sequence == self.checked + 1 && numbered && hash == chain(&self.previous, line);
+        if fits {
+            self.checked = sequence;
+            hash.clone_into(&mut self.previous);
+        }
+        fits
+    }
+
+    /// Lines that fitted.
+    pub(super) fn checked(&self) -> i64 {
+        self.checked
+    }
+
+    /// The answer where a line does not fit.
+    pub(super) fn broken(&self) -> (u64, Option<i64>) {
+        (self.checked as u64, Some(self.checked + 1))
+    }
+
+    /// The answer behind the last line that is there, of `given` that were written.
+    pub(super) fn end(&self, given: i64) -> (u64, Option<i64>) {
+        if given > self.checked { self.broken() } else { (self.checked as u64, None) }
+    }
 }

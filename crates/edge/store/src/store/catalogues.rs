@@ -1,6 +1,6 @@
 //! Catalogue documents by hash, and where each took effect.
 
-use super::{Error, Store};
+use super::{Error, Sqlite};
 use rusqlite::{OptionalExtension, Transaction, params};
 use wire::READINGS_TOPIC;
 
@@ -13,12 +13,8 @@ pub struct Activation {
     pub catalogue_hash: String,
 }
 
-impl Store {
-    /// Every activation of a partition, by offset.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn activations(&self, partition: u16) -> Result<Vec<Activation>, Error> {
+impl Sqlite {
+    pub(super) async fn activations(&self, partition: u16) -> Result<Vec<Activation>, Error> {
         self.read(move |connection| {
             let mut query = connection.prepare_cached(
                 "select from_offset, catalogue_hash from activation where topic = ?1 and partition = ?2 order by from_offset",
@@ -31,11 +27,7 @@ impl Store {
         .await
     }
 
-    /// The latest activation of each partition that has one.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn latest_activations(&self) -> Result<Vec<Activation>, Error> {
+    pub(super) async fn latest_activations(&self) -> Result<Vec<Activation>, Error> {
         self.read(|connection| {
             // SQLite takes the other columns from the row of the maximum.
             let mut query = connection.prepare_cached(
@@ -49,11 +41,7 @@ impl Store {
         .await
     }
 
-    /// The document of a catalogue.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn catalogue(&self, hash: &str) -> Result<Option<String>, Error> {
+    pub(super) async fn catalogue(&self, hash: &str) -> Result<Option<String>, Error> {
         let hash = hash.to_owned();
         self.read(move |connection| {
             let mut query = connection.prepare_cached("select document from catalogue where hash = ?1")?;

@@ -1,6 +1,6 @@
 //! Detect's transaction: position, history, outbox, events, machines, fits and activations together.
 
-use super::{Activation, Error, Store, catalogues, machines};
+use super::{Activation, Error, Sqlite, catalogues, machines};
 use engine::{Effects, MachineEvent};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::sync::Arc;
@@ -23,47 +23,38 @@ pub struct Step<'a> {
     pub activation: Option<(&'a str, &'a str)>,
 }
 
-/// A step that owns what the writer's thread needs of it.
-struct OwnedStep {
-    partition: u16,
-    from: i64,
-    to: i64,
-    alerts: Vec<AlertRow>,
-    events: Vec<MachineEvent>,
-    machines: Vec<machines::FirstSight>,
+/// A step that owns what its transaction needs of it.
+pub(super) struct OwnedStep {
+    pub(super) partition: u16,
+    pub(super) from: i64,
+    pub(super) to: i64,
+    pub(super) alerts: Vec<AlertRow>,
+    pub(super) events: Vec<MachineEvent>,
+    pub(super) machines: Vec<machines::FirstSight>,
     /// (hash, name, document)
-    fits: Vec<(String, String, String)>,
+    pub(super) fits: Vec<(String, String, String)>,
     /// (hash, document)
-    activation: Option<(String, String)>,
+    pub(super) activation: Option<(String, String)>,
 }
 
-/// An alert with its columns encoded, so that the writer's thread only binds them.
-struct AlertRow {
-    alert: Alert,
-    reason: String,
-    payload: String,
+/// An alert with its columns encoded, so that the transaction only binds them.
+pub(super) struct AlertRow {
+    pub(super) alert: Alert,
+    pub(super) reason: String,
+    pub(super) payload: String,
 }
 
-impl Store {
-    /// Where detect goes on: next offset per partition.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn positions(&self, partitions: u16) -> Result<Vec<i64>, Error> {
-        self.database.read_here(|connection| {
-            (0..partitions).map(|partition| next_offset(connection, READINGS_TOPIC, partition)).collect()
+impl Sqlite {
+    pub(super) async fn positions(&self, partitions: Vec<u16>) -> Result<Vec<i64>, Error> {
+        self.read(move |connection| {
+            // One transaction sees one moment.
+            let transaction = connection.unchecked_transaction()?;
+            partitions.iter().map(|partition| next_offset(&transaction, READINGS_TOPIC, *partition)).collect()
         })
+        .await
     }
 
-    /// Writes the steps of detect in one transaction: compare-and-set of each position FIRST, then history, outbox (only
-    /// for history rows really inserted), events, machines, fits, activations. Wakes whoever waits for the outbox.
-    ///
-    /// A step without effects need not be committed by itself: until the next one with effects commits it along, a
-    /// restart replays its records, which gives nothing again. So a quiet plant costs detect no fsync a batch.
-    ///
-    /// # Errors
-    /// [`Error::Fenced`]: start over from the database's position. Nothing of any step was written.
-    pub async fn commit(&self, steps: Vec<Step<'_>>) -> Result<(), Error> {
+    pub(super) async fn commit(&self, steps: Vec<Step<'_>>) -> Result<(), Error> {
         let steps: Vec<OwnedStep> = steps.iter().map(OwnedStep::new).collect();
         let outbox = self.outbox.clone();
         let confirmed = self.confirmed.clone();
@@ -78,11 +69,7 @@ impl Store {
         .map(|_| ())
     }
 
-    /// Alerts with an outbox position above `after`, in commit order: (position, alert's JSON).
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn outbox_after(&self, after: i64, limit: usize) -> Result<Vec<(i64, String)>, Error> {
+    pub(super) async fn outbox_after(&self, after: i64, limit: usize) -> Result<Vec<(i64, String)>, Error> {
         self.read(move |connection| {
             let mut query = connection.prepare_cached(
                 "select position, payload from outbox where position > ?1 order by position limit ?2",
@@ -93,16 +80,11 @@ impl Store {
         .await
     }
 
-    /// The last position of the outbox that is durable; changes with each commit that wrote alerts.
-    pub fn outbox_grown(&self) -> tokio::sync::watch::Receiver<i64> {
+    pub(super) fn outbox_grown(&self) -> tokio::sync::watch::Receiver<i64> {
         self.outbox.subscribe()
     }
 
-    /// Drops outbox rows up to a position that every reader has passed; the history keeps what they announced.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub async fn prune_outbox(&self, through: i64) -> Result<usize, Error> {
+    pub(super) async fn prune_outbox(&self, through: i64) -> Result<usize, Error> {
         // The newest row stays: a start reads the last position from it.
         self.write(move |transaction| {
             Ok(transaction.execute(
@@ -113,11 +95,7 @@ impl Store {
         .await
     }
 
-    /// A fit by its hash.
-    ///
-    /// # Errors
-    /// The file cannot be read, or the fit in it is damaged.
-    pub async fn fit(&self, hash: &str) -> Result<Option<scoring::Fit>, Error> {
+    pub(super) async fn fit(&self, hash: &str) -> Result<Option<scoring::Fit>, Error> {
         let hash = hash.to_owned();
         self.read(move |connection| {
             let document: Option<String> = connection
@@ -133,7 +111,7 @@ impl Store {
 }
 
 impl OwnedStep {
-    fn new(step: &Step<'_>) -> OwnedStep {
+    pub(super) fn new(step: &Step<'_>) -> OwnedStep {
         let Step { partition, from, to, effects, sources, activation } = step;
         let row = |alert: &Alert| AlertRow {
             alert: alert.clone(),
@@ -240,11 +218,18 @@ pub(crate) fn advance(
     Err(Error::Fenced { partition, expected: from, found: next_offset(transaction, topic, partition)? })
 }
 
-fn insert_event(transaction: &Transaction<'_>, event: &MachineEvent) -> Result<(), Error> {
+/// The same for an event that is told again.
+pub(super) fn event_id(event: &MachineEvent) -> Uuid {
     let MachineEvent { machine_id, kind, timestamp_us, position, detail } = event;
     let wire::Position { topic, partition, offset, index } = position;
     let name = format!("{machine_id}|{kind}|{timestamp_us}|{topic}|{partition}|{offset}|{index}|{detail}");
-    let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string();
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
+}
+
+fn insert_event(transaction: &Transaction<'_>, event: &MachineEvent) -> Result<(), Error> {
+    let MachineEvent { machine_id, kind, timestamp_us, position, detail } = event;
+    let wire::Position { topic, partition, offset, index } = position;
+    let id = event_id(event).to_string();
     transaction
         .prepare_cached(
             r#"insert into machine_event (id, machine_id, kind, timestamp, topic, partition, "offset", "index", detail)

@@ -1,7 +1,7 @@
 //! The event stream: durable, numbered without a gap in commit order.
 
 use super::{
-    Error, Store,
+    Error, Sqlite,
     alarms::{counter, raise_counter},
     now_us,
 };
@@ -25,12 +25,8 @@ pub struct StoredEvent {
     pub data: String,
 }
 
-impl Store {
-    /// Events with a seq above `after`, in order.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn events_after(&self, after: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
+impl Sqlite {
+    pub(super) async fn events_after(&self, after: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
         self.read(move |connection| {
             let mut query =
                 connection.prepare_cached("select seq, kind, data from event where seq > ?1 order by seq limit ?2")?;
@@ -43,11 +39,7 @@ impl Store {
         .await
     }
 
-    /// (oldest seq kept or newest + 1 where none is, newest seq ever given).
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn event_range(&self) -> Result<(u64, u64), Error> {
+    pub(super) async fn event_range(&self) -> Result<(u64, u64), Error> {
         self.read(|connection| {
             // One statement sees one moment.
             let range: (Option<i64>, i64) = connection
@@ -58,11 +50,7 @@ impl Store {
         .await
     }
 
-    /// The first event kept that was written at `from_us` or later; newest + 1 where there is none.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn event_since(&self, from_us: i64) -> Result<u64, Error> {
+    pub(super) async fn event_since(&self, from_us: i64) -> Result<u64, Error> {
         self.read(move |connection| {
             let first: Option<i64> = connection
                 .prepare_cached("select seq from event where at_us >= ?1 order by seq limit 1")?
@@ -76,11 +64,7 @@ impl Store {
         .await
     }
 
-    /// Drops events up to a seq.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub async fn prune_events(&self, through: u64) -> Result<usize, Error> {
+    pub(super) async fn prune_events(&self, through: u64) -> Result<usize, Error> {
         let through = i64::try_from(through).unwrap_or(i64::MAX);
         self.write(move |transaction| Ok(transaction.execute("delete from event where seq <= ?1", [through])?)).await
     }

@@ -1,6 +1,6 @@
 //! Counter resets and state changes of machines as people read them.
 
-use super::{Error, Store};
+use super::{Error, Sqlite};
 use crate::history::Page;
 use engine::MachineEvent;
 use rusqlite::{Connection, params};
@@ -8,18 +8,14 @@ use wire::Position;
 
 /// Where a page ended: event time and position of the last row shown, and the last position when paging began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cursor {
-    timestamp_us: i64,
-    position: i64,
-    as_of: i64,
+pub(super) struct Cursor {
+    pub(super) timestamp_us: i64,
+    pub(super) position: i64,
+    pub(super) as_of: i64,
 }
 
-impl Store {
-    /// Counter resets and state changes of a machine with `from_us <= timestamp < to_us`, newest first.
-    ///
-    /// # Errors
-    /// The file cannot be read, or the cursor is not ours.
-    pub async fn machine_events(
+impl Sqlite {
+    pub(super) async fn machine_events(
         &self,
         machine: &str,
         from_us: i64,
@@ -80,11 +76,11 @@ fn page(
 }
 
 impl Cursor {
-    fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         format!("e{}.{}.{}", self.timestamp_us, self.position, self.as_of)
     }
 
-    fn parse(text: &str) -> Option<Cursor> {
+    pub(super) fn parse(text: &str) -> Option<Cursor> {
         let mut numbers = text.strip_prefix('e')?.split('.').map(|number| number.parse().ok());
         let mut next = || numbers.next().flatten();
         let cursor = Cursor { timestamp_us: next()?, position: next()?, as_of: next()? };

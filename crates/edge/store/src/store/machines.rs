@@ -1,6 +1,6 @@
 //! The registry of machines (DOMAIN.md 1).
 
-use super::{Error, Store};
+use super::{Error, Sqlite};
 use catalog::MachineSettings;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use std::{
@@ -10,7 +10,7 @@ use std::{
 
 /// Sources whose machines need no person to confirm them. A replayed file confirms none: when it ends, its machines
 /// would all fall silent at once.
-const CONFIRMING_SOURCES: &[&str] = &["simulate"];
+pub(super) const CONFIRMING_SOURCES: &[&str] = &["simulate"];
 
 /// A machine, as people describe it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -84,6 +84,7 @@ pub(super) struct FirstSight {
 }
 
 /// Confirmed machines, in memory: detect asks for each silent machine once a second.
+#[derive(Default)]
 pub(super) struct Confirmed(RwLock<HashSet<String>>);
 
 impl Confirmed {
@@ -91,6 +92,14 @@ impl Confirmed {
         let mut query = connection.prepare("select machine_id from machine where confirmed")?;
         let machines = query.query_map([], |row| row.get(0))?;
         Ok(Confirmed(RwLock::new(machines.collect::<Result<_, _>>()?)))
+    }
+
+    pub(super) fn has(&self, machine: &str) -> bool {
+        self.0.read().expect("never poisoned").contains(machine)
+    }
+
+    pub(super) fn replace(&self, machines: HashSet<String>) {
+        *self.0.write().expect("never poisoned") = machines;
     }
 
     pub(super) fn set<'a>(&self, machines: impl Iterator<Item = (&'a str, bool)>) {
@@ -105,41 +114,24 @@ impl Confirmed {
     }
 }
 
-impl Store {
-    /// Every machine, by id.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn registry(&self) -> Result<Vec<MachineRow>, Error> {
+impl Sqlite {
+    pub(super) async fn registry(&self) -> Result<Vec<MachineRow>, Error> {
         self.read(list).await
     }
 
-    /// One machine.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn registered(&self, machine: &str) -> Result<Option<MachineRow>, Error> {
+    pub(super) async fn registered(&self, machine: &str) -> Result<Option<MachineRow>, Error> {
         let machine = machine.to_owned();
         self.read(move |connection| get(connection, &machine)).await
     }
 
-    /// Those of some machines that are registered, in the order asked for.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn registered_of(&self, machines: Vec<String>) -> Result<Vec<MachineRow>, Error> {
+    pub(super) async fn registered_of(&self, machines: Vec<String>) -> Result<Vec<MachineRow>, Error> {
         self.read(move |connection| {
             machines.iter().filter_map(|machine| get(connection, machine).transpose()).collect()
         })
         .await
     }
 
-    /// Writes machines as people or an import describe them, all or none; when they were first seen and by which source
-    /// stays as it is.
-    ///
-    /// # Errors
-    /// The file cannot be written, or a criticality is none of A, B, C.
-    pub async fn register(&self, rows: Vec<MachineRow>) -> Result<(), Error> {
+    pub(super) async fn register(&self, rows: Vec<MachineRow>) -> Result<(), Error> {
         let confirmed = self.confirmed.clone();
         let job = move |transaction: &Transaction<'_>| {
             for row in &rows {
@@ -154,11 +146,7 @@ impl Store {
         .map(|_| ())
     }
 
-    /// Confirms a machine; `false` when there is none of that name.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub async fn confirm_machine(&self, machine: &str) -> Result<bool, Error> {
+    pub(super) async fn confirm_machine(&self, machine: &str) -> Result<bool, Error> {
         let name = machine.to_owned();
         let store = self.clone();
         let noted = name.clone();
@@ -181,9 +169,8 @@ impl Store {
         self.confirmed.set([(machine, confirmed)].into_iter());
     }
 
-    /// Whether a machine is confirmed; from memory.
-    pub fn confirmed(&self, machine: &str) -> bool {
-        self.confirmed.0.read().expect("never poisoned").contains(machine)
+    pub(super) fn confirmed(&self, machine: &str) -> bool {
+        self.confirmed.has(machine)
     }
 }
 

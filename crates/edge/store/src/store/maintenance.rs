@@ -1,6 +1,6 @@
 //! Windows in which machines are worked on.
 
-use super::{Error, Store};
+use super::{Error, Sqlite};
 use alarm::Role;
 use rusqlite::{Transaction, params};
 
@@ -17,12 +17,8 @@ pub struct MaintenanceRow {
     pub role: Role,
 }
 
-impl Store {
-    /// Windows that end after `at_us`, by machine and beginning.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn maintenance_after(&self, at_us: i64) -> Result<Vec<MaintenanceRow>, Error> {
+impl Sqlite {
+    pub(super) async fn maintenance_after(&self, at_us: i64) -> Result<Vec<MaintenanceRow>, Error> {
         self.read(move |connection| {
             let mut query = connection.prepare_cached(
                 "select machine_id, from_us, until_us, reason, by, role from maintenance where until_us > ?1
@@ -38,10 +34,7 @@ impl Store {
                     until_us: row.get(2)?,
                     reason: row.get(3)?,
                     by: row.get(4)?,
-                    role: [Role::Viewer, Role::Operator, Role::Engineer, Role::Admin]
-                        .into_iter()
-                        .find(|known| known.as_str() == role)
-                        .ok_or_else(|| Error::Damaged(format!("maintenance of {machine_id}")))?,
+                    role: self::role(&role, &machine_id)?,
                     machine_id,
                 });
             }
@@ -49,6 +42,14 @@ impl Store {
         })
         .await
     }
+}
+
+/// A role as it is written.
+pub(super) fn role(word: &str, machine_id: &str) -> Result<Role, Error> {
+    [Role::Viewer, Role::Operator, Role::Engineer, Role::Admin]
+        .into_iter()
+        .find(|known| known.as_str() == word)
+        .ok_or_else(|| Error::Damaged(format!("maintenance of {machine_id}")))
 }
 
 pub(super) fn put(transaction: &Transaction<'_>, row: &MaintenanceRow) -> Result<(), Error> {

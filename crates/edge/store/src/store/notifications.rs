@@ -1,6 +1,6 @@
 //! The queue of notifications: leased, attempted, retried; the table is the retry queue.
 
-use super::{Error, Store, now_us};
+use super::{Error, Sqlite, now_us};
 use rusqlite::{OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
@@ -44,17 +44,12 @@ pub enum Attempted {
 }
 
 /// A notification is the first of its alarm that waits on its channel: what follows never overtakes it.
-const FIRST_OF_ITS_ALARM: &str = "not exists (select 1 from notification earlier
+pub(super) const FIRST_OF_ITS_ALARM: &str = "not exists (select 1 from notification earlier
     where earlier.state = 'waiting' and earlier.channel = notification.channel
         and earlier.alarm_id = notification.alarm_id and earlier.position < notification.position)";
 
-impl Store {
-    /// Leases due notifications of a channel, oldest first, a `cleared` never before its `raised`; each lease counts as an
-    /// attempt begun and is written before this returns.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub async fn lease_notifications(
+impl Sqlite {
+    pub(super) async fn lease_notifications(
         &self,
         channel: &str,
         now_us: i64,
@@ -65,11 +60,7 @@ impl Store {
         self.write(move |transaction| lease(transaction, &channel, now_us, now_us + lease_us, limit)).await
     }
 
-    /// When the next notification of a channel is due, microseconds since 1970; a leased one at the end of its lease.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn notification_due(&self, channel: &str) -> Result<Option<i64>, Error> {
+    pub(super) async fn notification_due(&self, channel: &str) -> Result<Option<i64>, Error> {
         let channel = channel.to_owned();
         self.read(move |connection| {
             let sql = format!(
@@ -81,19 +72,11 @@ impl Store {
         .await
     }
 
-    /// Notes how an attempt ended.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub async fn attempted(&self, id: Uuid, at_us: i64, how: Attempted) -> Result<(), Error> {
+    pub(super) async fn attempted(&self, id: Uuid, at_us: i64, how: Attempted) -> Result<(), Error> {
         self.write(move |transaction| end_attempt(transaction, id, at_us, &how)).await
     }
 
-    /// Drops notifications that ended and were made before a time, with their attempts.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub async fn prune_notifications(&self, before_us: i64) -> Result<usize, Error> {
+    pub(super) async fn prune_notifications(&self, before_us: i64) -> Result<usize, Error> {
         self.write(move |transaction| {
             transaction.execute(
                 "delete from notification_attempt where notification_id in
@@ -107,10 +90,16 @@ impl Store {
     }
 }
 
+/// The idempotency key.
+pub(super) fn key(new: &NewNotification, sequence: i64) -> Uuid {
+    let NewNotification { channel, alert, .. } = new;
+    Uuid::new_v5(&NAMESPACE, format!("{alert}|{channel}|{sequence}").as_bytes())
+}
+
 /// Queues a notification under its idempotency key; one that is there stays as it is.
 pub(super) fn queue(transaction: &Transaction<'_>, new: &NewNotification, sequence: i64) -> Result<(), Error> {
     let NewNotification { channel, alarm, alert, payload } = new;
-    let id = Uuid::new_v5(&NAMESPACE, format!("{alert}|{channel}|{sequence}").as_bytes());
+    let id = key(new, sequence);
     transaction
         .prepare_cached(
             "insert into notification (id, channel, alarm_id, alert_id, sequence, payload, created_us, state, due_us, attempts)

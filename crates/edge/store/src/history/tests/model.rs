@@ -140,7 +140,7 @@ fn stored(row: &LogRow) -> Stored {
 struct Run {
     seed: u64,
     draw: Draw,
-    folder: Folder,
+    place: Place,
     history: History,
     model: Model,
     clock_us: i64,
@@ -149,16 +149,15 @@ struct Run {
 }
 
 impl Run {
-    fn new(seed: u64, busy: bool) -> Run {
-        let folder = Folder::new();
-        let history = Run::open(&folder, busy);
-        Run { seed, draw: Draw(seed), folder, history, model: Model::default(), clock_us: START, busy }
+    async fn new(place: Place, seed: u64, busy: bool) -> Run {
+        let history = Run::open(&place, busy).await;
+        Run { seed, draw: Draw(seed), place, history, model: Model::default(), clock_us: START, busy }
     }
 
-    fn open(folder: &Folder, busy: bool) -> History {
+    async fn open(place: &Place, busy: bool) -> History {
         match busy {
-            true => folder.open_with(Options { flush_bytes: 20_000, flush_after_us: 2_000, ..options() }),
-            false => folder.open(),
+            true => place.open_with(Options { flush_bytes: 20_000, flush_after_us: 2_000, ..options() }).await,
+            false => place.open().await,
         }
     }
 
@@ -235,8 +234,8 @@ impl Run {
         if self.busy {
             self.history.close().await.unwrap();
         }
-        self.history = Run::open(&self.folder, self.busy);
-        for (partition, position) in (0..).zip(self.history.positions()) {
+        self.history = Run::open(&self.place, self.busy).await;
+        for (partition, position) in (0..).zip(self.history.positions().await.unwrap()) {
             for offset in position..self.model.log[usize::from(partition)].len() as i64 {
                 self.replay(partition, offset).await;
             }
@@ -244,18 +243,18 @@ impl Run {
     }
 
     async fn merge(&mut self) {
-        if self.busy {
-            // It merges on its own too.
-            return;
-        }
         let groups = 2 + self.draw.below(3) as usize;
-        self.model.seen.merges += u32::from(self.history.inner.merge_once(groups).await.unwrap());
+        // A busy one merges on its own too.
+        if let (History::Sqlite(sqlite), false) = (&self.history, self.busy) {
+            self.model.seen.merges += u32::from(sqlite.inner.merge_once(groups).await.unwrap());
+        }
     }
 
     async fn check(&mut self) {
-        let ledger: BTreeMap<String, [u64; 4]> = self
-            .history
-            .ledger()
+        // A file answers all the same from what it has not written.
+        self.history.commit().await.unwrap();
+        let ledger = self.history.ledger().await.unwrap();
+        let ledger: BTreeMap<String, [u64; 4]> = ledger
             .into_iter()
             .map(|row| (row.source, [row.received, row.stored, row.rejected, row.duplicate]))
             .collect();
@@ -270,12 +269,14 @@ impl Run {
         let to = if draw.one_in(3) { i64::MAX } else { from + length };
         self.check_logs(&machine, from, to).await;
         self.check_chart(&machine, from, from + length).await;
+        self.history.commit().await.unwrap();
         let newest = self.model.rows.get(&machine).into_iter().flatten().map(|row| row.timestamp_us).max();
-        assert_eq!(self.history.newest(&machine), newest, "seed {}", self.seed);
+        assert_eq!(self.history.newest(&machine).await.unwrap(), newest, "seed {}", self.seed);
     }
 
     /// Pages while rows come and flushes happen.
     async fn check_logs(&mut self, machine: &str, from: i64, to: i64) {
+        self.history.commit().await.unwrap();
         let expected = self.model.range(machine, from, to);
         let limit = 1 + self.draw.below(if expected.len() > 500 { 1_000 } else { 40 }) as usize;
         let (mut found, mut cursor) = (Vec::new(), None);
@@ -297,6 +298,7 @@ impl Run {
     }
 
     async fn check_chart(&mut self, machine: &str, from: i64, to: i64) {
+        self.history.commit().await.unwrap();
         let buckets = 1 + self.draw.below(30) as usize;
         let found = self.history.chart(&id(machine), "torque_nm", from, to, buckets).await.unwrap();
         assert!(found.len() <= buckets, "seed {}", self.seed);
@@ -321,23 +323,38 @@ impl Run {
 
 #[tokio::test]
 async fn a_random_history_is_what_the_model_says() {
-    let seen = run_seeds(0..25, false).await;
+    let seen = run_seeds(async || Some(Place::file()), 0..25, false).await.unwrap();
     println!("{seen:?}");
-    let Seen { in_order, out_of_order, late, ahead, duplicate, refused, crashes, flushes, merges, pages, buckets } =
-        seen;
-    let counts = [in_order, out_of_order, late, ahead, duplicate, refused, crashes, flushes, merges, pages, buckets];
-    assert!(counts.iter().all(|count| *count > 0), "each must occur");
+    check_all_occurred(&seen);
+    assert!(seen.merges > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn so_is_one_that_flushes_all_the_time() {
-    run_seeds(100..110, true).await;
+    run_seeds(async || Some(Place::file()), 100..110, true).await.unwrap();
 }
 
-async fn run_seeds(seeds: std::ops::Range<u64>, busy: bool) -> Seen {
+#[tokio::test]
+async fn so_is_one_in_a_database() {
+    let database = async || Scratch::new(Which::Main).await.map(Place::Database);
+    if let Some(seen) = run_seeds(database, 200..208, false).await {
+        println!("{seen:?}");
+        check_all_occurred(&seen);
+    }
+}
+
+fn check_all_occurred(seen: &Seen) {
+    let Seen { in_order, out_of_order, late, ahead, duplicate, refused, crashes, flushes, pages, buckets, merges: _ } =
+        *seen;
+    let counts = [in_order, out_of_order, late, ahead, duplicate, refused, crashes, flushes, pages, buckets];
+    assert!(counts.iter().all(|count| *count > 0), "each must occur");
+}
+
+/// Each seed in a place of its own; nothing where there is none.
+async fn run_seeds(place: impl AsyncFn() -> Option<Place>, seeds: std::ops::Range<u64>, busy: bool) -> Option<Seen> {
     let mut all = Vec::new();
     for seed in seeds {
-        let mut run = Run::new(seed, busy);
+        let mut run = Run::new(place().await?, seed, busy).await;
         for _ in 0..60 {
             match run.draw.below(20) {
                 0..9 => run.append().await,
@@ -374,7 +391,7 @@ async fn run_seeds(seeds: std::ops::Range<u64>, busy: bool) -> Seen {
         all.push(run.model.seen);
     }
     let sum = |of: fn(&Seen) -> u32| all.iter().map(of).sum::<u32>();
-    Seen {
+    Some(Seen {
         in_order: sum(|seen| seen.in_order),
         out_of_order: sum(|seen| seen.out_of_order),
         late: sum(|seen| seen.late),
@@ -386,5 +403,5 @@ async fn run_seeds(seeds: std::ops::Range<u64>, busy: bool) -> Seen {
         merges: sum(|seen| seen.merges),
         pages: sum(|seen| seen.pages),
         buckets: sum(|seen| seen.buckets),
-    }
+    })
 }

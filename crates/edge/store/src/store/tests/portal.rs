@@ -1,6 +1,21 @@
 //! What the portal writes.
 
 use super::*;
+use room::contract;
+
+contract! {
+    a_step_of_the_portal_is_one_transaction_behind_a_fence,
+    seqs_have_no_gap_whatever_fails_between,
+    an_alert_is_in_the_stream_once,
+    pruned_events_leave_the_last_seq,
+    the_audit_log_is_chained_and_append_only,
+    pages_of_alarms_neither_skip_nor_repeat_while_alarms_move,
+    old_versions_of_the_list_go,
+    a_dead_sender_s_notification_is_leased_again_under_its_key,
+    what_follows_on_an_alarm_never_overtakes,
+    maintenance_windows_are_kept,
+    two_portals_at_once_number_without_a_gap,
+}
 use ::alarm::{Alarm, Audit, Criticality, Role};
 use uuid::Uuid;
 
@@ -45,10 +60,8 @@ fn notifying(notifications: Vec<NewNotification>) -> Record {
     Record { audit: vec![line("alarm:a", "raised", notifications)], ..Record::default() }
 }
 
-#[tokio::test]
-async fn a_step_of_the_portal_is_one_transaction_behind_a_fence() {
-    let folder = Folder::new();
-    let store = folder.open();
+async fn a_step_of_the_portal_is_one_transaction_behind_a_fence(room: Room) {
+    let store = room.open();
     let step = |from, to| Record {
         position: Some((from, to)),
         alarms: vec![row("m1", ::alarm::State::Unacknowledged, 2, 1)],
@@ -60,21 +73,20 @@ async fn a_step_of_the_portal_is_one_transaction_behind_a_fence() {
     let events = store.record(step(0, 4)).await.unwrap();
     assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [1]);
     assert!(matches!(store.record(step(0, 4)).await, Err(Error::Fenced { expected: 0, found: 4, .. })));
-    let again = folder.open();
-    assert_eq!(again.portal_position().await.unwrap(), 4);
+    let again = room.open();
+    assert_eq!(again.portal_position(0).await.unwrap(), 4);
     assert_eq!(again.event_range().await.unwrap(), (1, 1));
     assert_eq!(again.audit(None, 10, None).await.unwrap().rows.len(), 1);
     assert_eq!(again.lease_notifications("log", 0, 1, 10).await.unwrap().len(), 1);
     assert_eq!(again.alarms().await.unwrap(), [row("m1", ::alarm::State::Unacknowledged, 2, 1)]);
     let id = alarm_id("m1", "overstrain");
     assert_eq!(again.alarm(id).await.unwrap(), Some(row("m1", ::alarm::State::Unacknowledged, 2, 1)));
+    again.refresh_confirmed().await.unwrap();
     assert!(again.confirmed("m1") && store.confirmed("m1"));
 }
 
-#[tokio::test]
-async fn seqs_have_no_gap_whatever_fails_between() {
-    let folder = Folder::new();
-    let store = folder.open();
+async fn seqs_have_no_gap_whatever_fails_between(room: Room) {
+    let store = room.open();
     let good = |name: &str| Record { events: vec![event(name, "{}"), event(name, "{}")], ..Record::default() };
     let fenced = Record { position: Some((9, 10)), ..good("fenced") };
     let bad = Record {
@@ -95,10 +107,8 @@ async fn seqs_have_no_gap_whatever_fails_between() {
     assert_eq!(store.events_after(4, 1).await.unwrap()[0].seq, 5);
 }
 
-#[tokio::test]
-async fn an_alert_is_in_the_stream_once() {
-    let folder = Folder::new();
-    let store = folder.open();
+async fn an_alert_is_in_the_stream_once(room: Room) {
+    let store = room.open();
     let alert = r#"{"alert_id":"a"}"#;
     let events = vec![event("alert", alert), event("alarm", alert), event("alert", alert), event("alarm", alert)];
     let written = store.record(Record { events, ..Record::default() }).await.unwrap();
@@ -106,10 +116,8 @@ async fn an_alert_is_in_the_stream_once() {
     assert_eq!(told, [(1, "alert"), (2, "alarm"), (3, "alarm")]);
 }
 
-#[tokio::test]
-async fn pruned_events_leave_the_last_seq() {
-    let folder = Folder::new();
-    let store = folder.open();
+async fn pruned_events_leave_the_last_seq(room: Room) {
+    let store = room.open();
     assert_eq!(store.event_range().await.unwrap(), (1, 0));
     let events = vec![event("a", "{}"); 3];
     store.record(Record { events: events.clone(), ..Record::default() }).await.unwrap();
@@ -118,14 +126,12 @@ async fn pruned_events_leave_the_last_seq() {
     assert_eq!(store.prune_events(2).await.unwrap(), 2);
     assert_eq!(store.event_range().await.unwrap(), (3, 3));
     assert_eq!(store.prune_events(u64::MAX).await.unwrap(), 1);
-    assert_eq!(folder.open().event_range().await.unwrap(), (4, 3));
+    assert_eq!(room.open().event_range().await.unwrap(), (4, 3));
     assert_eq!(store.record(Record { events, ..Record::default() }).await.unwrap()[0].seq, 4);
 }
 
-#[tokio::test]
-async fn the_audit_log_is_chained_and_append_only() {
-    let folder = Folder::new();
-    let store = folder.open();
+async fn the_audit_log_is_chained_and_append_only(room: Room) {
+    let store = room.open();
     assert_eq!(store.verify_audit().await.unwrap(), (0, None));
     for action in ["raised", "acknowledge", "cleared"] {
         let audit = vec![line("alarm:a", action, vec![]), line("machine:m", action, vec![])];
@@ -140,21 +146,18 @@ async fn the_audit_log_is_chained_and_append_only() {
     assert_eq!(second.next_cursor, None);
     assert!(matches!(store.audit(None, 2, Some("u01")).await, Err(Error::Cursor)));
 
-    let raw = rusqlite::Connection::open(folder.0.path().join("store.db")).unwrap();
-    assert!(raw.execute("update audit set line = '' where sequence = 1", []).is_err());
-    assert!(raw.execute("delete from audit", []).is_err());
-    raw.execute_batch("drop trigger audit_is_not_changed; drop trigger audit_is_not_deleted").unwrap();
-    raw.execute("delete from audit where sequence = 6", []).unwrap();
+    assert!(room.raw("update audit set line = '' where sequence = 1").await.is_err());
+    assert!(room.raw("delete from audit").await.is_err());
+    room.unlock_audit().await;
+    room.raw("delete from audit where sequence = 6").await.unwrap();
     assert_eq!(store.verify_audit().await.unwrap(), (5, Some(6)));
-    raw.execute("update audit set line = replace(line, 'acknowledge', 'shelve') where sequence = 3", []).unwrap();
+    room.raw("update audit set line = replace(line, 'acknowledge', 'shelve') where sequence = 3").await.unwrap();
     assert_eq!(store.verify_audit().await.unwrap(), (2, Some(3)));
 }
 
-#[tokio::test]
-async fn pages_of_alarms_neither_skip_nor_repeat_while_alarms_move() {
+async fn pages_of_alarms_neither_skip_nor_repeat_while_alarms_move(room: Room) {
     use ::alarm::State::{Acknowledged, Normal, ReturnedUnacknowledged, Unacknowledged};
-    let folder = Folder::new();
-    let store = folder.open();
+    let store = room.open();
     let rows = [
         ("m1", Unacknowledged, 3, 10),
         ("m2", Acknowledged, 1, 99),
@@ -196,14 +199,14 @@ async fn pages_of_alarms_neither_skip_nor_repeat_while_alarms_move() {
     assert_eq!(names(&store.alarm_page(one).await.unwrap()), ["m3"]);
     let none = AlarmQuery { subject: Some("system".into()), ..query(None, false, 9) };
     assert!(store.alarm_page(none).await.unwrap().rows.is_empty());
+    let changed = AlarmQuery { from_us: Some(50), to_us: Some(102), ..query(None, false, 9) };
+    assert_eq!(names(&store.alarm_page(changed).await.unwrap()), ["m2", "m5", "m3"]);
     let refused = store.alarm_page(query(Some("l0.0.0.x.1".into()), false, 9)).await;
     assert!(matches!(refused, Err(Error::Cursor)));
 }
 
-#[tokio::test]
-async fn old_versions_of_the_list_go() {
-    let folder = Folder::new();
-    let store = folder.open();
+async fn old_versions_of_the_list_go(room: Room) {
+    let store = room.open();
     let busy = vec![row("m1", ::alarm::State::Unacknowledged, 2, 1); 6_000];
     store
         .record(Record { alarms: vec![row("m2", ::alarm::State::Unacknowledged, 2, 1)], ..Record::default() })
@@ -214,24 +217,21 @@ async fn old_versions_of_the_list_go() {
     for _ in 0..3 {
         store.record(Record { alarms: busy.clone(), ..Record::default() }).await.unwrap();
     }
-    let raw = rusqlite::Connection::open(folder.0.path().join("store.db")).unwrap();
-    let kept: i64 = raw.query_row("select count(*) from alarm_version", [], |row| row.get(0)).unwrap();
-    assert_eq!(kept, 10_000 + 2);
+    let kept = room.raw("select count(*) from alarm_version").await.unwrap();
+    assert_eq!(kept, [Some((10_000 + 2).to_string())]);
     let page = store.alarm_page(AlarmQuery { limit: 10, ..AlarmQuery::default() }).await.unwrap();
     assert_eq!(page.rows.len(), 2, "an alarm that never changes stays in the list");
 }
 
-#[tokio::test]
-async fn a_dead_sender_s_notification_is_leased_again_under_its_key() {
-    let folder = Folder::new();
-    let store = folder.open();
+async fn a_dead_sender_s_notification_is_leased_again_under_its_key(room: Room) {
+    let store = room.open();
     store.record(notifying(vec![notification("hook", 1, "{}"), notification("log", 1, "{}")])).await.unwrap();
     let first = store.lease_notifications("hook", 100, 50, 10).await.unwrap();
     assert_eq!((first.len(), first[0].attempts), (1, 0));
     assert!(store.lease_notifications("hook", 149, 50, 10).await.unwrap().is_empty());
     assert_eq!(store.notification_due("hook").await.unwrap(), Some(150));
     // The process died between attempt and result: the next one finds the lease ended.
-    let again = folder.open().lease_notifications("hook", 150, 50, 10).await.unwrap();
+    let again = room.open().lease_notifications("hook", 150, 50, 10).await.unwrap();
     assert_eq!((again[0].id, again[0].attempts), (first[0].id, 1));
     store.attempted(first[0].id, 160, Attempted::Retry(1_000, "500".into())).await.unwrap();
     assert!(store.lease_notifications("hook", 999, 50, 10).await.unwrap().is_empty());
@@ -242,22 +242,15 @@ async fn a_dead_sender_s_notification_is_leased_again_under_its_key() {
     assert!(store.lease_notifications("hook", i64::MAX / 2, 50, 10).await.unwrap().is_empty());
     assert_eq!(store.notification_due("hook").await.unwrap(), None);
     assert_ne!(store.lease_notifications("log", 0, 1, 1).await.unwrap()[0].id, first[0].id);
-    let raw = rusqlite::Connection::open(folder.0.path().join("store.db")).unwrap();
-    let results: Vec<Option<String>> = raw
-        .prepare("select result from notification_attempt where notification_id = ?1 order by attempt")
-        .unwrap()
-        .query_map([first[0].id.to_string()], |row| row.get(0))
-        .unwrap()
-        .collect::<Result<_, _>>()
-        .unwrap();
+    let sql =
+        format!("select result from notification_attempt where notification_id = '{}' order by attempt", first[0].id);
+    let results = room.raw(&sql).await.unwrap();
     assert_eq!(results, [None, Some("500".into()), Some("sent".into())]);
     assert_eq!(store.prune_notifications(i64::MAX).await.unwrap(), 1);
 }
 
-#[tokio::test]
-async fn what_follows_on_an_alarm_never_overtakes() {
-    let folder = Folder::new();
-    let store = folder.open();
+async fn what_follows_on_an_alarm_never_overtakes(room: Room) {
+    let store = room.open();
     for (alarm, payload) in [(1, "raised 1"), (2, "raised 2"), (1, "cleared 1")] {
         store.record(notifying(vec![notification("hook", alarm, payload)])).await.unwrap();
     }
@@ -274,10 +267,8 @@ async fn what_follows_on_an_alarm_never_overtakes() {
     assert_eq!(lease(502).await.unwrap()[0].payload, "cleared 1");
 }
 
-#[tokio::test]
-async fn maintenance_windows_are_kept() {
-    let folder = Folder::new();
-    let store = folder.open();
+async fn maintenance_windows_are_kept(room: Room) {
+    let store = room.open();
     let window = |machine: &str, from_us, until_us| MaintenanceRow {
         machine_id: machine.into(),
         from_us,
@@ -291,4 +282,38 @@ async fn maintenance_windows_are_kept() {
     assert_eq!(store.maintenance_after(10).await.unwrap(), [window("m2", 5, 20)]);
     store.record(Record { maintenance: vec![window("m2", 5, 9)], ..Record::default() }).await.unwrap();
     assert_eq!(store.maintenance_after(9).await.unwrap(), [window("m1", 0, 10)]);
+}
+
+async fn two_portals_at_once_number_without_a_gap(room: Room) {
+    let stores = [room.open(), room.open()];
+    let record = |name: &str| Record {
+        audit: vec![line("alarm:a", name, vec![]), line("alarm:b", name, vec![])],
+        events: vec![event(name, "{}"), event("alert", r#"{"alert_id":"a"}"#)],
+        ..Record::default()
+    };
+    let write = async |store: &Store, name: &str| {
+        for _ in 0..20 {
+            store.record(record(name)).await.unwrap();
+        }
+    };
+    tokio::join!(write(&stores[0], "a"), write(&stores[1], "b"));
+    let seqs: Vec<_> = stores[0].events_after(0, 1_000).await.unwrap().iter().map(|event| event.seq).collect();
+    assert_eq!(seqs, (1..=41).collect::<Vec<_>>(), "the alert is told once");
+    assert_eq!(stores[1].verify_audit().await.unwrap(), (80, None));
+}
+
+#[tokio::test]
+async fn what_another_sender_leases_is_left_to_it() {
+    let Some(room) = Room::plant().await else { return };
+    let Room::Plant { main, .. } = &room else { unreachable!() };
+    let store = room.open();
+    let both = vec![notification("hook", 1, "one"), notification("hook", 2, "two")];
+    let both = both.into_iter().zip(1..).map(|(new, alert)| NewNotification { alert: Uuid::from_u128(alert), ..new });
+    store.record(notifying(both.collect())).await.unwrap();
+    let other = room::connect(main).await;
+    other.batch_execute("begin; select 1 from notification where payload = 'one' for update").await.unwrap();
+    let leased = store.lease_notifications("hook", 0, 50, 10).await.unwrap();
+    assert_eq!(leased.iter().map(|row| &*row.payload).collect::<Vec<_>>(), ["two"]);
+    other.batch_execute("commit").await.unwrap();
+    assert_eq!(store.lease_notifications("hook", 0, 50, 10).await.unwrap()[0].payload, "one");
 }

@@ -1,12 +1,14 @@
 //! Taking records: judged row by row, older duplicates looked up, then stored in memory.
 
 use super::{
-    Appended, Error, History, Inner,
+    Appended, Error, Inner, Sqlite,
     chunk::{self, Sought},
     flush::Request,
+    judge::{Shard, Stored},
     letters::Record,
     partition::Judged,
 };
+use catalog::Class;
 use engine::Identity;
 use rusqlite::Connection;
 use std::{
@@ -15,22 +17,8 @@ use std::{
 };
 use wire::{ReadingBatch, Reject};
 
-/// A record that was judged and is not stored: its look-up failed, or nobody waited for it. Judging moved the orders, so
-/// that the same record goes on from here.
-pub(super) struct Pending {
-    offset: i64,
-    judged: Vec<Judged>,
-}
-
-impl Pending {
-    fn is_of(&self, offset: i64, batches: &[ReadingBatch]) -> bool {
-        let rows = || batches.iter().map(ReadingBatch::rows);
-        self.offset == offset && self.judged.iter().map(Judged::rows).eq(rows())
-    }
-}
-
-impl History {
-    pub(super) async fn append_record(
+impl Sqlite {
+    pub(in crate::history) async fn append(
         &self,
         partition: u16,
         offset: i64,
@@ -43,28 +31,14 @@ impl History {
         let shard = &inner.partitions[usize::from(partition)];
         let mut pending = shard.appending.lock().await;
         inner.wait_for_room().await?;
-        if offset < shard.state.lock().expect("never poisoned").appended() {
+        if offset < shard.state().appended() {
             return Ok(Appended::default());
-        }
-        let mut judged = match pending.take().filter(|pending| pending.is_of(offset, batches)) {
-            Some(pending) => pending.judged,
-            None => inner.judge(partition, arrived_us, batches).await?,
-        };
-        if judged.iter().any(|judged| !judged.late().is_empty()) {
-            shard.state.lock().expect("never poisoned").find_repeated(batches, &mut judged);
-            let late: Vec<(u32, Identity)> = judged
-                .iter()
-                .flat_map(|judged| judged.late().iter().map(|(_, number, identity)| (*number, *identity)))
-                .collect();
-            let kept = pending.insert(Pending { offset, judged });
-            let found = inner.find_stored(partition, late).await?;
-            kept.judged.iter_mut().for_each(|judged| judged.repeated(&found));
-            judged = pending.take().map(|pending| pending.judged).expect("put there above");
         }
         let source: Arc<str> = inner.interned(source);
         let record = Record { offset, arrived_us, source: &source, batches, rejects };
+        let judged = shard.judge(&mut pending, &record, &inner.machines, &inner.catalogue(), inner).await?;
         let (appended, bytes) = {
-            let mut state = shard.state.lock().expect("never poisoned");
+            let mut state = shard.state();
             let before = state.active.bytes;
             let (appended, counts) = state.store(&record, &judged);
             if counts.received > 0 {
@@ -119,32 +93,16 @@ impl Inner {
             let _ = self.requests.send(Request::Dirty);
         }
     }
+}
 
-    /// Judges the batches of a record; what a restart left unread is read first.
-    async fn judge(&self, partition: u16, arrived_us: i64, batches: &[ReadingBatch]) -> Result<Vec<Judged>, Error> {
-        let state = &self.partitions[usize::from(partition)].state;
-        let catalogue = self.catalogue();
-        let (mut judged, unread) = {
-            let mut state = state.lock().expect("never poisoned");
-            let judged: Vec<Judged> =
-                batches.iter().map(|batch| state.find(batch, &self.machines, &catalogue)).collect();
-            let unread: Vec<_> =
-                batches.iter().zip(&judged).map(|(batch, judged)| state.unread(batch, judged)).collect();
-            (judged, unread)
-        };
-        for (batch, unread) in batches.iter().zip(&unread).filter(|(_, unread)| !unread.is_empty()) {
-            let rows = self.read_back(partition, unread).await?;
-            state.lock().expect("never poisoned").remember(batch.class.lateness_us, unread, rows);
-        }
-        let mut state = state.lock().expect("never poisoned");
-        for (batch, judged) in batches.iter().zip(&mut judged) {
-            state.judge(batch, arrived_us, judged);
-        }
-        Ok(judged)
-    }
-
-    /// Identities and flags of the rows of machines from an event time on, as they lie in the file.
-    async fn read_back(&self, partition: u16, wanted: &[(u32, i64)]) -> Result<Vec<(u32, Identity, u8)>, Error> {
+impl Stored for Inner {
+    async fn read_back(
+        &self,
+        shard: &Shard,
+        _: &Arc<Class>,
+        wanted: &[(u32, i64)],
+    ) -> Result<Vec<(u32, Identity, u8)>, Error> {
+        let partition = shard.state().number;
         let wanted: BTreeMap<u32, i64> = wanted.iter().copied().collect();
         let catalogue = self.catalogue();
         self.read(move |connection| {
@@ -171,14 +129,17 @@ impl Inner {
         .await
     }
 
-    /// Which of these are stored in the file, at whatever age.
-    async fn find_stored(&self, partition: u16, late: Vec<(u32, Identity)>) -> Result<HashSet<(u32, Identity)>, Error> {
-        if late.is_empty() {
-            return Ok(HashSet::new());
-        }
+    async fn find(
+        &self,
+        shard: &Shard,
+        _: &[ReadingBatch],
+        judged: &[Judged],
+    ) -> Result<HashSet<(u32, Identity)>, Error> {
+        let partition = shard.state().number;
+        let late = judged.iter().flat_map(Judged::late);
         let mut wanted: BTreeMap<u32, BTreeSet<Identity>> = BTreeMap::new();
-        for (number, identity) in late {
-            wanted.entry(number).or_default().insert(identity);
+        for (_, number, identity) in late {
+            wanted.entry(*number).or_default().insert(*identity);
         }
         let catalogue = self.catalogue();
         self.read(move |connection| {

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// Cancelled by the first SIGTERM or SIGINT; a second one ends the process at once.
-pub(super) fn signals() -> Result<CancellationToken> {
+pub(crate) fn signals() -> Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let stop = CancellationToken::new();
@@ -38,7 +38,7 @@ pub(super) fn signals() -> Result<CancellationToken> {
 }
 
 /// Running parts by phase; phases are stopped in the order in which they were made.
-pub(super) struct Tasks {
+pub(crate) struct Tasks {
     phases: Vec<Running>,
     grace: Duration,
 }
@@ -51,18 +51,18 @@ struct Running {
 }
 
 impl Tasks {
-    pub(super) fn new(config: &Config) -> Tasks {
+    pub(crate) fn new(config: &Config) -> Tasks {
         Tasks { phases: Vec::new(), grace: Duration::from_micros(config.shutdown_grace.0.unsigned_abs()) }
     }
 
     /// A further phase: its number.
-    pub(super) fn phase(&mut self) -> usize {
+    pub(crate) fn phase(&mut self) -> usize {
         self.phases.push(Running::default());
         self.phases.len() - 1
     }
 
     /// Runs a part under supervision.
-    pub(super) fn spawn<F, Fut, E>(&mut self, phase: usize, name: &'static str, health: &Health, mut start: F)
+    pub(crate) fn spawn<F, Fut, E>(&mut self, phase: usize, name: &'static str, health: &Health, mut start: F)
     where
         F: FnMut(CancellationToken) -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), E>> + Send + 'static,
@@ -78,7 +78,7 @@ impl Tasks {
     }
 
     /// Stops phase by phase; who has not ended when the grace is over.
-    pub(super) async fn stop(self) -> Vec<&'static str> {
+    pub(crate) async fn stop(self) -> Vec<&'static str> {
         let until = Instant::now() + self.grace;
         let mut late = Vec::new();
         for Running { stop, mut tasks, mut names } in self.phases {
@@ -95,15 +95,24 @@ impl Tasks {
 }
 
 /// Closes the files, when all that writes to them has ended.
-pub(super) async fn close(history: &History, store: &Store, bus: &bus::Bus, late: Vec<&'static str>) -> Result<()> {
-    if !late.is_empty() {
-        return Err(Failure::failed("MW-0044", format!("did not end in time: {}", late.join(", ")))
-            .hint("nothing is lost, the next start goes on from what is durable; shutdown_grace gives more time")
-            .into());
-    }
+pub(crate) async fn close(history: &History, store: &Store, bus: &bus::Bus, late: Vec<&'static str>) -> Result<()> {
+    in_time(late)?;
     let closed = timeout(CLOSE_MAX, async {
         let (history, (), ()) = tokio::join!(history.close(), store.close(), bus.close());
         history
     });
     closed.await.context("close the files in time")?.context("close history.db")
+}
+
+/// Names who did not end in time.
+///
+/// # Errors
+/// Somebody did not.
+pub(crate) fn in_time(late: Vec<&'static str>) -> Result<()> {
+    if late.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::failed("MW-0044", format!("did not end in time: {}", late.join(", ")))
+        .hint("nothing is lost, the next start goes on from what is durable; shutdown_grace gives more time")
+        .into())
 }

@@ -4,7 +4,7 @@ use super::Error;
 use rusqlite::{Connection, TransactionBehavior};
 
 /// In order; never edited once released.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/history/0001_history.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/history/0001_history.sql")];
 
 /// Marks the file as ours: "MWhi".
 const APPLICATION_ID: i64 = 0x4d57_6869;

@@ -3,7 +3,7 @@
 //! The order is (event time, partition, offset, index), all descending: a place in it is a cursor that no flush moves.
 
 use super::{
-    Error, History, Inner, LogRow, Page,
+    Error, Inner, LogRow, Page, Sqlite,
     chunk::{self, Rows, Sought},
     memory::Segment,
 };
@@ -51,7 +51,7 @@ impl Inner {
     pub(super) fn in_memory(&self, machine: &str, mut show: impl FnMut(u16, &Segment, u32)) -> Vec<OnDisk> {
         let mut on_disk = Vec::new();
         for (partition, shard) in (0..).zip(&self.partitions) {
-            let state = shard.state.lock().expect("never poisoned");
+            let state = shard.state();
             let Some(number) = state.number_of(machine) else { continue };
             state.segments().for_each(|segment| show(partition, segment, number));
             on_disk.push(OnDisk { partition, number, below: state.flushed() });
@@ -60,8 +60,8 @@ impl Inner {
     }
 }
 
-impl History {
-    pub(super) async fn page_of_logs(
+impl Sqlite {
+    pub(in crate::history) async fn logs(
         &self,
         machine: &MachineId,
         from_us: i64,

@@ -6,7 +6,7 @@
 use super::{
     Error, Inner,
     chunk::{self, Encoded, Origin},
-    letters,
+    dead,
     memory::Memory,
     merge,
 };
@@ -160,7 +160,7 @@ impl Inner {
         let mut parts = Vec::new();
         let mut left_over = false;
         for (partition, shard) in (0..).zip(&self.partitions) {
-            let mut state = shard.state.lock().expect("never poisoned");
+            let mut state = shard.state();
             let Some((memory, fresh)) = state.freeze() else { continue };
             if fresh {
                 self.frozen_bytes.fetch_add(memory.bytes, Ordering::Relaxed);
@@ -186,7 +186,7 @@ impl Inner {
         }
         written?;
         for partition in frozen {
-            self.partitions[usize::from(partition)].state.lock().expect("never poisoned").thaw();
+            self.partitions[usize::from(partition)].state().thaw();
         }
         self.frozen_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.freed.notify_waiters();
@@ -289,10 +289,10 @@ fn write_effects(transaction: &Transaction<'_>, part: &Part) -> Result<(), Store
     let origin = Origin { partition: *partition, from_offset: memory.from, next_offset: memory.to, level: 0 };
     chunk::insert(transaction, &origin, chunks)?;
     for (source, counts) in &memory.counts {
-        letters::add_counts(transaction, source, *counts)?;
+        dead::add_counts(transaction, source, *counts)?;
     }
     for letter in &memory.dead_letters {
-        letters::insert(transaction, letter)?;
+        dead::insert(transaction, letter)?;
     }
     let mut insert = transaction.prepare_cached(
         "insert into activation (topic, partition, from_offset, catalogue_hash) values (?1, ?2, ?3, ?4)

@@ -38,7 +38,7 @@ struct Group {
 
 impl Inner {
     /// Merges the first groups that can be; whether there may be more to do.
-    pub(super) async fn merge_once(&self, groups: usize) -> Result<bool, Error> {
+    pub(in crate::history) async fn merge_once(&self, groups: usize) -> Result<bool, Error> {
         let catalogue = self.catalogue();
         let step = self.read(move |connection| {
             let Some(groups) = next_groups(connection, groups)? else { return Ok(None) };
@@ -163,7 +163,9 @@ fn merge(connection: &Connection, groups: &[Group], catalogue: &Catalogue) -> Re
             while let Some(run) = input.directory.runs.get(input.next).filter(|run| run.number == number) {
                 let range = run.first_row as usize..(run.first_row + run.rows) as usize;
                 name = name.or_else(|| Some(input.rows.batch.machine_of(range.start).clone()));
-                segment.extend_from(&input.rows, range, number, input.base);
+                let Rows { batch, flags, record, .. } = &input.rows;
+                let (flags, record) = (&flags[range.clone()], record[range.clone()].iter());
+                segment.extend_from(batch, range, number, flags, record.map(|record| input.base + record));
                 input.next += 1;
             }
         }

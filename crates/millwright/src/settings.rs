@@ -1,7 +1,7 @@
 //! What the configuration means, checked before anything is opened.
 
-use super::class;
 use crate::{
+    class,
     config::{self, Config, LogFormat, Origins, origin_of},
     failure::Failure,
 };
@@ -18,8 +18,8 @@ const BUCKETS_S: [f64; 14] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1
 /// What the configuration means.
 pub(crate) struct Checked {
     /// Classes and match rules; no machine's own settings.
-    pub(super) catalogue: Catalogue,
-    pub(super) notifiers: Vec<(String, Notifier)>,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) notifiers: Vec<(String, Notifier)>,
     log: EnvFilter,
 }
 
@@ -66,7 +66,7 @@ fn notifiers(config: &Config) -> Result<Vec<(String, Notifier)>> {
 }
 
 /// Lets the log begin, on stderr.
-pub(super) fn log(config: &Config, checked: &Checked) -> Result<()> {
+pub(crate) fn log(config: &Config, checked: &Checked) -> Result<()> {
     let filter = checked.log.clone();
     let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
@@ -78,7 +78,7 @@ pub(super) fn log(config: &Config, checked: &Checked) -> Result<()> {
 }
 
 /// Where figures gather.
-pub(super) fn metrics() -> Result<PrometheusHandle> {
+pub(crate) fn metrics() -> Result<PrometheusHandle> {
     PrometheusBuilder::new()
         .set_buckets(&BUCKETS_S)
         .and_then(PrometheusBuilder::install_recorder)

@@ -1,7 +1,7 @@
 //! A channel of a machine by spans of time: least, greatest, mean.
 
 use super::{
-    Bucket, Error, History,
+    Bucket, Error, Sqlite,
     chunk::{self, Sought},
     directory::{RUN_US, Stat},
     logs::OnDisk,
@@ -11,8 +11,8 @@ use rusqlite::Connection;
 use std::collections::BTreeMap;
 use wire::{Quality, ReadingBatch};
 
-impl History {
-    pub(super) async fn chart_of(
+impl Sqlite {
+    pub(in crate::history) async fn chart(
         &self,
         machine: &MachineId,
         channel: &str,

@@ -1,0 +1,390 @@
+//! The bus of a plant: topics of a Kafka cluster.
+//!
+//! Records are sent to the partition that they name, each acknowledged by every replica in sync; consumers ([`consumer`])
+//! are told what they are assigned and begin where their own database says. [`admin`] makes the topics.
+
+pub mod admin;
+mod client;
+mod consumer;
+mod letter;
+mod reader;
+
+pub use consumer::KafkaConsumer;
+pub use letter::DeadLetter;
+
+use crate::{Error as BusError, Message, Outgoing, Record, Topic};
+use client::Context;
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+    message::{Header, OwnedHeaders},
+    producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer},
+    types::RDKafkaErrorCode,
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, RwLock, Weak, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+use tokio::sync::{Notify, watch};
+use wire::Values;
+
+/// Bytes that may wait for a broker.
+const QUEUE_BYTES: u64 = 64 << 20;
+/// What a record takes beside its value.
+const RECORD_BYTES: u64 = 100;
+/// A question to the cluster is given up after this time.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How often the ends of the partitions are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What was seen longer ago tells nothing: the brokers do not answer.
+const SEEN_LATELY: Duration = Duration::from_secs(5);
+/// Carries the source of a reading.
+const SOURCE_HEADER: &str = "mw-source";
+
+/// How a cluster is reached. The house's own settings are in force where these name no other; acks, idempotence and the
+/// partitioner cannot be changed.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Settings of every client, by librdkafka's names: `bootstrap.servers`, `security.protocol`, `sasl.mechanism`, ...
+    pub settings: BTreeMap<String, String>,
+    /// Settings of who sends: `compression.type`, `linger.ms`, ...
+    pub producer_settings: BTreeMap<String, String>,
+    /// Settings of who reads.
+    pub consumer_settings: BTreeMap<String, String>,
+    /// How members of a group agree.
+    pub protocol: Protocol,
+    /// How readings lie in what is sent; what is read may lie in any way.
+    pub values: Values,
+    /// Stands before the name of every topic: a cluster may hold several plants.
+    pub topic_prefix: String,
+}
+
+impl Options {
+    /// A topic's name in the cluster.
+    pub fn topic(&self, topic: Topic) -> String {
+        format!("{}{}", self.topic_prefix, topic.name())
+    }
+}
+
+/// How members of a group agree on who has which partition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// The newer where the brokers have it, else the classic one.
+    #[default]
+    Auto,
+    /// KIP-848: the broker assigns, partitions move one by one.
+    Consumer,
+    /// With the cooperative-sticky assignor.
+    Classic,
+}
+
+/// Why the cluster did not do it.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum Error {
+    #[error("settings of the Kafka client")]
+    Settings(#[source] KafkaError),
+    #[error("topic {0} does not exist: make it with `millwright topics apply`")]
+    NoTopic(String),
+    #[error("topic {topic} has {found} partitions, too few or too many for the {wanted} of {like}")]
+    Partitions { topic: String, found: usize, wanted: usize, like: String },
+    #[error("the brokers did not take the records")]
+    NotDelivered(#[source] KafkaError),
+    #[error("the brokers do not answer")]
+    NoAnswer(#[source] KafkaError),
+    #[error("read from the brokers")]
+    Read(#[source] KafkaError),
+    #[error("the brokers gave partition {0} no record within the time")]
+    NoRecord(u16),
+    #[error("a job of the client panicked")]
+    Panicked,
+}
+
+/// Topics of a cluster.
+#[derive(Clone)]
+pub struct KafkaBus(Arc<Inner>);
+
+struct Inner {
+    options: Options,
+    /// Partitions of the readings.
+    partitions: u16,
+    producer: RwLock<FutureProducer<Context>>,
+    accepting: Mutex<Accepting>,
+    /// Nothing waits any more.
+    idle: Notify,
+    closed: watch::Sender<bool>,
+    /// Consumers that leave their group.
+    leaving: watch::Sender<usize>,
+    /// Asks for the bounds of partitions.
+    eyes: Arc<BaseConsumer<Context>>,
+    seen: Mutex<Seen>,
+    /// The brokers do not know the newer group protocol.
+    classic: AtomicBool,
+}
+
+/// The partitions of the readings, as last looked at.
+struct Seen {
+    at: Instant,
+    /// Begin and end of each.
+    bounds: Vec<(i64, i64)>,
+}
+
+struct Accepting {
+    closed: bool,
+    /// Bytes that wait for a broker.
+    waiting: u64,
+}
+
+impl KafkaBus {
+    pub(crate) async fn connect(options: Options) -> Result<KafkaBus, Error> {
+        blocking(move || KafkaBus::connect_now(options)).await
+    }
+
+    fn connect_now(options: Options) -> Result<KafkaBus, Error> {
+        let eyes: BaseConsumer<Context> = client::reader(&options)?;
+        let metadata = eyes.fetch_metadata(None, ANSWER_MAX).map_err(Error::NoAnswer)?;
+        let partitions_of = |topic: Topic| {
+            let name = options.topic(topic);
+            let found = metadata.topics().iter().find(|found| found.name() == name);
+            found.map(|found| found.partitions().len()).ok_or(Error::NoTopic(name))
+        };
+        let partitions = partitions_of(Topic::Readings)?;
+        partitions_of(Topic::Alerts)?;
+        let letters = partitions_of(Topic::DeadLetters)?;
+        if letters < partitions {
+            let (topic, like) = (options.topic(Topic::DeadLetters), options.topic(Topic::Readings));
+            return Err(Error::Partitions { topic, found: letters, wanted: partitions, like });
+        }
+        let inner = Arc::new(Inner {
+            partitions: u16::try_from(partitions).unwrap_or(u16::MAX),
+            producer: RwLock::new(client::producer(&options)?),
+            accepting: Mutex::new(Accepting { closed: false, waiting: 0 }),
+            idle: Notify::new(),
+            closed: watch::Sender::new(false),
+            leaving: watch::Sender::new(0),
+            eyes: Arc::new(eyes),
+            seen: Mutex::new(Seen { at: Instant::now(), bounds: Vec::new() }),
+            classic: AtomicBool::new(options.protocol == Protocol::Classic),
+            options,
+        });
+        inner.look()?;
+        let eyes = Arc::downgrade(&inner);
+        std::thread::Builder::new()
+            .name("bus-eyes".into())
+            .spawn(move || keep_looking(&eyes))
+            .expect("the system gives a thread");
+        Ok(KafkaBus(inner))
+    }
+
+    pub(crate) async fn send(&self, records: Vec<Outgoing>) -> Result<Vec<i64>, BusError> {
+        let message = |record: Outgoing| Message {
+            partition: record.partition,
+            key: record.key.map(|key| key.as_bytes().to_vec()),
+            headers: vec![(SOURCE_HEADER.to_owned(), Some(record.source.as_bytes().to_vec()))],
+            value: Some(record.value),
+        };
+        self.publish(Topic::Readings, records.into_iter().map(message).collect()).await
+    }
+
+    pub(crate) async fn publish(&self, topic: Topic, messages: Vec<Message>) -> Result<Vec<i64>, BusError> {
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let weight = messages.iter().map(weight).sum();
+        self.0.accept(weight)?;
+        let (sends, refused) = self.0.enqueue(topic, &messages);
+        drop(messages);
+        let inner = self.0.clone();
+        // Apart, so that the bytes are counted until they are gone even when nobody waits.
+        let delivered = tokio::spawn(async move {
+            let delivered = delivered(sends).await;
+            inner.delivered(weight);
+            delivered
+        });
+        let delivered = delivered.await.map_err(|_| Error::Panicked)?;
+        match refused.or(delivered.as_ref().err().cloned()) {
+            None => Ok(delivered.unwrap_or_default()),
+            Some(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => Err(BusError::Busy),
+            Some(error) => {
+                self.0.replace_broken_producer()?;
+                Err(Error::NotDelivered(error).into())
+            }
+        }
+    }
+
+    pub(crate) fn values(&self) -> Values {
+        self.0.options.values
+    }
+
+    pub(crate) fn consumer(&self, topic: Topic, group: &str) -> Result<KafkaConsumer, Error> {
+        KafkaConsumer::join(self.0.clone(), topic, group)
+    }
+
+    pub(crate) async fn bounds(&self, topic: Topic, partition: u16) -> Result<(i64, i64), BusError> {
+        Ok(self.0.bounds(topic, partition).await?)
+    }
+
+    pub(crate) async fn last(&self, topic: Topic, partition: u16) -> Result<Option<Record>, BusError> {
+        let inner = self.0.clone();
+        Ok(blocking(move || reader::last(&inner, topic, partition)).await?)
+    }
+
+    pub(crate) async fn read(
+        &self,
+        topic: Topic,
+        partition: u16,
+        from: i64,
+        bytes: usize,
+    ) -> Result<Vec<Record>, BusError> {
+        let inner = self.0.clone();
+        Ok(blocking(move || reader::read(&inner, topic, partition, from, bytes)).await?)
+    }
+
+    /// Begin and end of each partition of the readings, as last looked at.
+    pub(crate) fn seen(&self) -> Vec<(i64, i64)> {
+        self.0.seen.lock().expect("never poisoned").bounds.clone()
+    }
+
+    pub(crate) fn used(&self) -> (u64, u64) {
+        (self.0.accepting.lock().expect("never poisoned").waiting, QUEUE_BYTES)
+    }
+
+    pub(crate) async fn close(&self) {
+        self.0.accepting.lock().expect("never poisoned").closed = true;
+        self.0.closed.send_replace(true);
+        loop {
+            let mut idle = std::pin::pin!(self.0.idle.notified());
+            idle.as_mut().enable();
+            if self.used().0 == 0 {
+                break;
+            }
+            idle.await;
+        }
+        // Who leaves its group properly has its partitions taken over at once.
+        let mut leaving = self.0.leaving.subscribe();
+        let _ = tokio::time::timeout(ANSWER_MAX, leaving.wait_for(|leaving| *leaving == 0)).await;
+    }
+}
+
+impl Inner {
+    fn accept(&self, weight: u64) -> Result<(), BusError> {
+        let mut accepting = self.accepting.lock().expect("never poisoned");
+        if accepting.closed {
+            return Err(BusError::Closed);
+        }
+        // A send above the bound passes alone, or it could never be sent.
+        if accepting.waiting > 0 && accepting.waiting + weight > QUEUE_BYTES {
+            return Err(BusError::Busy);
+        }
+        accepting.waiting += weight;
+        Ok(())
+    }
+
+    /// Hands messages to the client in order, up to one that it refuses.
+    fn enqueue(&self, topic: Topic, messages: &[Message]) -> (Vec<DeliveryFuture>, Option<KafkaError>) {
+        let name = self.options.topic(topic);
+        let producer = self.producer.read().expect("never poisoned");
+        let mut sends = Vec::with_capacity(messages.len());
+        for message in messages {
+            let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
+            for (key, value) in &message.headers {
+                headers = headers.insert(Header { key, value: value.as_ref() });
+            }
+            let record = FutureRecord {
+                topic: &name,
+                partition: Some(i32::from(message.partition)),
+                payload: message.value.as_ref(),
+                key: message.key.as_ref(),
+                timestamp: None,
+                headers: Some(headers),
+            };
+            match producer.send_result(record) {
+                Ok(send) => sends.push(send),
+                Err((error, _)) => return (sends, Some(error)),
+            }
+        }
+        (sends, None)
+    }
+
+    fn delivered(&self, weight: u64) {
+        let mut accepting = self.accepting.lock().expect("never poisoned");
+        accepting.waiting -= weight;
+        if accepting.waiting == 0 {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// After a fatal error a producer takes nothing any more.
+    fn replace_broken_producer(&self) -> Result<(), Error> {
+        let mut producer = self.producer.write().expect("never poisoned");
+        if let Some((code, reason)) = producer.client().fatal_error() {
+            tracing::error!(%code, "the Kafka producer is made anew: {reason}");
+            *producer = client::producer(&self.options)?;
+        }
+        Ok(())
+    }
+
+    async fn bounds(self: &Arc<Inner>, topic: Topic, partition: u16) -> Result<(i64, i64), Error> {
+        let inner = self.clone();
+        blocking(move || inner.bounds_now(topic, partition)).await
+    }
+
+    fn bounds_now(&self, topic: Topic, partition: u16) -> Result<(i64, i64), Error> {
+        let name = self.options.topic(topic);
+        self.eyes.fetch_watermarks(&name, i32::from(partition), ANSWER_MAX).map_err(Error::NoAnswer)
+    }
+
+    fn look(&self) -> Result<(), Error> {
+        // Before asking: it is true of then.
+        let at = Instant::now();
+        let bounds = (0..self.partitions).map(|partition| self.bounds_now(Topic::Readings, partition));
+        let bounds = bounds.collect::<Result<_, _>>()?;
+        *self.seen.lock().expect("never poisoned") = Seen { at, bounds };
+        Ok(())
+    }
+
+    /// The ends of the partitions of the readings, unless the brokers have not answered lately.
+    fn ends_lately(&self) -> Option<Vec<i64>> {
+        let seen = self.seen.lock().expect("never poisoned");
+        (seen.at.elapsed() < SEEN_LATELY).then(|| seen.bounds.iter().map(|(_, end)| *end).collect())
+    }
+}
+
+/// Looks at the ends of the partitions as long as there is a bus.
+fn keep_looking(bus: &Weak<Inner>) {
+    loop {
+        std::thread::sleep(LOOK_EVERY);
+        let Some(bus) = bus.upgrade() else { return };
+        // Errors and logs of the client come by way of a poll.
+        drop(bus.eyes.poll(Duration::ZERO));
+        if let Err(error) = bus.look() {
+            tracing::debug!(?error, "could not look at the ends of the partitions");
+        }
+    }
+}
+
+async fn delivered(sends: Vec<DeliveryFuture>) -> Result<Vec<i64>, KafkaError> {
+    let mut offsets = Vec::with_capacity(sends.len());
+    let mut failed = None;
+    // All of them, so that none is on its way when the caller sends again.
+    for send in sends {
+        match send.await {
+            Ok(Ok(delivery)) => offsets.push(delivery.offset),
+            Ok(Err((error, _))) => failed = Some(error),
+            Err(_) => failed = Some(KafkaError::Canceled),
+        }
+    }
+    failed.map_or(Ok(offsets), Err)
+}
+
+fn weight(message: &Message) -> u64 {
+    let value = message.value.as_ref().map_or(0, Vec::len);
+    let headers: usize = message.headers.iter().map(|(_, value)| value.as_ref().map_or(0, Vec::len)).sum();
+    (value + headers) as u64 + RECORD_BYTES
+}
+
+/// Runs what waits for the network apart from the runtime.
+async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(job).await.map_err(|_| Error::Panicked)?
+}

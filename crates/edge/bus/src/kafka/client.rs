@@ -1,0 +1,177 @@
+//! The clients: their settings, and what they tell of themselves.
+
+use super::{Error, Options};
+use rdkafka::{
+    ClientConfig, ClientContext, Statistics,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    consumer::{BaseConsumer, ConsumerContext},
+    error::KafkaError,
+    producer::FutureProducer,
+};
+use std::collections::BTreeMap;
+
+/// Largest record: as the topics are made.
+pub(super) const RECORD_BYTES_MAX: &str = "16777216";
+
+/// Of every client: a lost broker is noticed and left within seconds, not tens of them.
+const COMMON: [(&str, &str); 7] = [
+    ("client.id", "millwright"),
+    ("retry.backoff.ms", "20"),
+    ("retry.backoff.max.ms", "200"),
+    ("reconnect.backoff.ms", "20"),
+    ("reconnect.backoff.max.ms", "200"),
+    ("topic.metadata.refresh.fast.interval.ms", "50"),
+    ("allow.auto.create.topics", "false"),
+];
+
+/// The intake answers after `message.timeout.ms` at the latest; a broker's death is over in less.
+const PRODUCER: [(&str, &str); 7] = [
+    ("compression.type", "lz4"),
+    ("linger.ms", "1"),
+    ("message.timeout.ms", "10000"),
+    ("message.max.bytes", RECORD_BYTES_MAX),
+    // The bus has a bound of its own, below this one.
+    ("queue.buffering.max.kbytes", "262144"),
+    ("queue.buffering.max.messages", "10000000"),
+    ("statistics.interval.ms", "5000"),
+];
+
+/// What every promise rests on.
+const PRODUCER_FIXED: [(&str, &str); 3] =
+    [("acks", "all"), ("enable.idempotence", "true"), ("partitioner", "murmur2_random")];
+
+const CONSUMER: [(&str, &str); 4] = [
+    ("fetch.error.backoff.ms", "20"),
+    // How late the end of a partition is noticed.
+    ("fetch.wait.max.ms", "100"),
+    // What may lie in memory per partition.
+    ("queued.max.messages.kbytes", "8192"),
+    ("statistics.interval.ms", "5000"),
+];
+
+/// Positions live in the database of the effects: nothing is committed or reset behind its back.
+const CONSUMER_FIXED: [(&str, &str); 4] = [
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("auto.offset.reset", "error"),
+    ("enable.partition.eof", "true"),
+];
+
+fn settings(options: &Options, of_kind: &[(&str, &str)], own: &BTreeMap<String, String>) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    for (name, value) in COMMON.iter().chain(of_kind) {
+        config.set(*name, *value);
+    }
+    for (name, value) in options.settings.iter().chain(own) {
+        config.set(name, value);
+    }
+    config
+}
+
+fn fix(config: &mut ClientConfig, fixed: &[(&str, &str)]) {
+    for (name, value) in fixed {
+        config.set(*name, *value);
+    }
+}
+
+pub(super) fn producer(options: &Options) -> Result<FutureProducer<Context>, Error> {
+    let mut config = settings(options, &PRODUCER, &options.producer_settings);
+    fix(&mut config, &PRODUCER_FIXED);
+    config.create_with_context(Context("producer")).map_err(Error::Settings)
+}
+
+/// Who asks and changes things.
+pub(super) fn asker<C: FromClientConfigAndContext<Context>>(options: &Options) -> Result<C, Error> {
+    settings(options, &[], &BTreeMap::new()).create_with_context(Context("admin")).map_err(Error::Settings)
+}
+
+/// Who reads without a group.
+pub(super) fn reader(options: &Options) -> Result<BaseConsumer<Context>, Error> {
+    let mut config = settings(options, &CONSUMER, &options.consumer_settings);
+    fix(&mut config, &CONSUMER_FIXED);
+    config.set("statistics.interval.ms", "0");
+    // Asked for by librdkafka; no such group is ever joined.
+    config.set("group.id", "millwright-reader");
+    config.create_with_context(Context("reader")).map_err(Error::Settings)
+}
+
+/// Who reads in a group.
+pub(super) fn member<C, M>(options: &Options, group: &str, classic: bool, context: C) -> Result<M, Error>
+where
+    C: ConsumerContext,
+    M: FromClientConfigAndContext<C>,
+{
+    let mut config = settings(options, &CONSUMER, &options.consumer_settings);
+    fix(&mut config, &CONSUMER_FIXED);
+    config.set("group.id", group);
+    if classic {
+        config.set("group.protocol", "classic");
+        config.set("partition.assignment.strategy", "cooperative-sticky");
+        let mut default = |name: &str, value: &str| {
+            if config.get(name).is_none() {
+                config.set(name, value);
+            }
+        };
+        default("session.timeout.ms", "6000");
+        default("heartbeat.interval.ms", "1500");
+    } else {
+        config.set("group.protocol", "consumer");
+        // There the brokers say it.
+        config.remove("session.timeout.ms");
+        config.remove("heartbeat.interval.ms");
+    }
+    config.create_with_context(context).map_err(Error::Settings)
+}
+
+/// What a client tells of itself, by what it is for.
+#[derive(Clone)]
+pub(super) struct Context(pub(super) &'static str);
+
+impl ConsumerContext for Context {}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
+                tracing::debug!(client = self.0, facility, "{message}");
+            }
+            _ => tracing::warn!(client = self.0, facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition is an error to librdkafka.
+        if !matches!(error, KafkaError::PartitionEOF(_)) {
+            tracing::debug!(client = self.0, %error, "{reason}");
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        metrics::gauge!("millwright_kafka_requests_waiting", "client" => self.0)
+            .set(statistics.brokers.values().map(|broker| broker.waitresp_cnt).sum::<i64>() as f64);
+        let slowest = statistics.brokers.values().filter_map(|broker| broker.rtt.as_ref()).map(|rtt| rtt.p99).max();
+        metrics::gauge!("millwright_kafka_answer_seconds", "client" => self.0)
+            .set(slowest.unwrap_or_default() as f64 / 1e6);
+        let failed: u64 = statistics.brokers.values().map(|broker| broker.txerrs + broker.rxerrs).sum();
+        metrics::counter!("millwright_kafka_request_errors_total", "client" => self.0).absolute(failed);
+        if statistics.client_type == "producer" {
+            metrics::gauge!("millwright_kafka_unsent_bytes").set(statistics.msg_size as f64);
+        }
+        for (topic, partition) in statistics
+            .topics
+            .values()
+            .flat_map(|topic| topic.partitions.values().map(|partition| (&topic.topic, partition)))
+        {
+            // What is not assigned has no place of its own.
+            if statistics.client_type == "consumer" && partition.app_offset >= 0 && partition.hi_offset >= 0 {
+                let lag = (partition.hi_offset - partition.app_offset).max(0);
+                let labels = [
+                    ("topic", topic.clone()),
+                    ("partition", partition.partition.to_string()),
+                    ("client", self.0.to_owned()),
+                ];
+                metrics::gauge!("millwright_kafka_lag_records", &labels).set(lag as f64);
+            }
+        }
+    }
+}

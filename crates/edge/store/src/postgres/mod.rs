@@ -1,0 +1,45 @@
+//! What both PostgreSQL databases share: addresses, pools, migrations. Does not know what their tables mean.
+
+mod migrate;
+pub mod outbox_log;
+mod pool;
+#[cfg(test)]
+pub(crate) mod scratch;
+#[cfg(test)]
+mod tests;
+
+pub use migrate::{Migration, migrate, status};
+pub use pool::{Pools, Sizes};
+
+/// The two databases of a plant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Readings, ledger, dead letters.
+    Main,
+    /// Alerts and what follows from them.
+    Ai,
+}
+
+impl Which {
+    /// Its name in messages and in `application_name`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Which::Main => "main",
+            Which::Ai => "ai",
+        }
+    }
+}
+
+/// Why a database did not do it.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum Error {
+    #[error("address of the {} database", which.as_str())]
+    Address { which: Which, source: tokio_postgres::Error },
+    #[error("postgresql")]
+    Client(#[from] tokio_postgres::Error),
+    #[error("postgresql: get a connection")]
+    Pool(#[from] deadpool_postgres::PoolError),
+    #[error("{} database: migration {name} was edited after it was applied", which.as_str())]
+    Edited { which: Which, name: String },
+}

@@ -1,0 +1,97 @@
+//! Connections and their settings: one pool for writing, one for reading, so that readers never take a writer's place.
+
+use super::{Error, Which};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use std::time::Duration;
+use tokio_postgres::{Config, NoTls};
+
+/// Longest wait for a free connection.
+const ACQUIRE: Duration = Duration::from_secs(3);
+/// Longest wait for a new one.
+const CONNECT: Duration = Duration::from_secs(3);
+/// Silence after which either side asks whether the other is there, and between two such questions.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// Unacknowledged bytes for so long: the connection is gone.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
+/// The server asks too: a paused writer would hold its locks (GUARANTEES.md 1). Times are UTC and tables lie in `public`,
+/// whatever the role's own settings say.
+const ALWAYS: &str = "-c timezone=UTC -c search_path=public -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 \
+                      -c tcp_keepalives_count=2";
+const WRITING: &str =
+    "-c idle_in_transaction_session_timeout=2s -c lock_timeout=1s -c statement_timeout=10s -c synchronous_commit=on";
+const READING: &str =
+    "-c idle_in_transaction_session_timeout=10s -c statement_timeout=10s -c default_transaction_read_only=on";
+/// Migrations may rewrite a table; what they wait for, others wait for behind them.
+const MIGRATING: &str = "-c lock_timeout=10s -c statement_timeout=0";
+
+/// Most connections of each pool.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "each is what it is called")]
+pub struct Sizes {
+    pub write: usize,
+    pub read: usize,
+}
+
+/// The pools of a database. Clones share them.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "each is what it is called")]
+pub struct Pools {
+    pub write: Pool,
+    pub read: Pool,
+}
+
+impl Pools {
+    /// Pools that connect when first asked; `service` is told to the database as who it is.
+    ///
+    /// # Errors
+    /// The address is none.
+    pub fn new(url: &str, which: Which, service: &str, sizes: Sizes) -> Result<Pools, Error> {
+        let config = config(url, which)?;
+        let pool = |what: &str, settings: &str, size: usize| {
+            let mut config = config.clone();
+            config.application_name(format!("millwright {service} {what}"));
+            set(&mut config, settings);
+            let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+            Pool::builder(Manager::from_config(config, NoTls, manager))
+                .max_size(size)
+                .runtime(Runtime::Tokio1)
+                .wait_timeout(Some(ACQUIRE))
+                .create_timeout(Some(CONNECT))
+                .recycle_timeout(Some(CONNECT))
+                .build()
+                .expect("timeouts have a runtime")
+        };
+        Ok(Pools { write: pool("write", WRITING, sizes.write), read: pool("read", READING, sizes.read) })
+    }
+}
+
+/// A connection of its own, for migrations.
+pub(super) async fn connect(url: &str, which: Which) -> Result<tokio_postgres::Client, Error> {
+    let mut config = config(url, which)?;
+    config.application_name(format!("millwright migrate {}", which.as_str()));
+    set(&mut config, MIGRATING);
+    let (client, connection) = config.connect(NoTls).await?;
+    // It ends with the client, which then says why.
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+pub(super) fn config(url: &str, which: Which) -> Result<Config, Error> {
+    let mut config: Config = url.parse().map_err(|source| Error::Address { which, source })?;
+    config
+        .connect_timeout(CONNECT)
+        .keepalives(true)
+        .keepalives_idle(KEEPALIVE)
+        .keepalives_interval(KEEPALIVE)
+        .keepalives_retries(2)
+        .tcp_user_timeout(UNACKNOWLEDGED);
+    set(&mut config, ALWAYS);
+    Ok(config)
+}
+
+/// Adds settings of the session to those that the address gives.
+fn set(config: &mut Config, settings: &str) {
+    let options = config.get_options().map_or_else(|| settings.to_owned(), |given| format!("{given} {settings}"));
+    config.options(options);
+}

@@ -1,0 +1,60 @@
+//! Migrations and sessions against a real PostgreSQL.
+
+use super::{scratch::Scratch, *};
+
+#[tokio::test]
+async fn migrations_run_once_however_many_start_them() {
+    let Some(scratch) = Scratch::new(Which::Main).await else { return };
+    let url = scratch.url();
+    let before = status(&url, Which::Main).await.unwrap();
+    assert!(before.iter().all(|migration| migration.applied_us.is_none() && !migration.newer));
+    let (a, b, c) = tokio::join!(migrate(&url, Which::Main), migrate(&url, Which::Main), migrate(&url, Which::Main));
+    let mut done = [a.unwrap(), b.unwrap(), c.unwrap()].concat();
+    done.sort_unstable();
+    let names: Vec<&str> = before.iter().map(|migration| &*migration.name).collect();
+    assert_eq!(done, names);
+    let after = status(&url, Which::Main).await.unwrap();
+    assert!(after.iter().all(|migration| migration.applied_us.is_some()));
+    assert!(migrate(&url, Which::Main).await.unwrap().is_empty());
+
+    let client = pool::connect(&url, Which::Main).await.unwrap();
+    let later = "insert into schema_migration (number, name, checksum) values (9999, '9999_later', '')";
+    client.batch_execute(later).await.unwrap();
+    let newest = status(&url, Which::Main).await.unwrap().pop().unwrap();
+    assert_eq!((newest.number, newest.newer), (9999, true));
+    assert!(migrate(&url, Which::Main).await.unwrap().is_empty(), "a later release's schema is no error");
+
+    client.batch_execute("update schema_migration set checksum = 'x' where number = 1").await.unwrap();
+    assert!(matches!(migrate(&url, Which::Main).await, Err(Error::Edited { name, .. }) if name == "0001_main"));
+    assert!(matches!(status(&url, Which::Main).await, Err(Error::Edited { .. })));
+}
+
+#[tokio::test]
+async fn sessions_have_the_settings_of_the_guarantees() {
+    let Some(scratch) = Scratch::new(Which::Main).await else { return };
+    let pools = Pools::new(&scratch.url(), Which::Main, "ingest", Sizes { write: 1, read: 1 }).unwrap();
+    let show = async |pool: &deadpool_postgres::Pool, name: &str| -> String {
+        let client = pool.get().await.unwrap();
+        client.query_one(&format!("show {name}"), &[]).await.unwrap().get(0)
+    };
+    for (name, write, read) in [
+        ("idle_in_transaction_session_timeout", "2s", "10s"),
+        ("lock_timeout", "1s", "0"),
+        ("statement_timeout", "10s", "10s"),
+        ("tcp_keepalives_idle", "5", "5"),
+        ("timezone", "UTC", "UTC"),
+        ("search_path", "public", "public"),
+        ("default_transaction_read_only", "off", "on"),
+        ("application_name", "millwright ingest write", "millwright ingest read"),
+    ] {
+        assert_eq!((&*show(&pools.write, name).await, &*show(&pools.read, name).await), (write, read), "{name}");
+    }
+    let held = pools.write.get().await.unwrap();
+    let error = pools.write.get().await.err().unwrap();
+    assert!(matches!(error, deadpool_postgres::PoolError::Timeout(_)), "who waits for a connection is told");
+    drop(held);
+    assert!(matches!(
+        Pools::new("postgresql://[", Which::Ai, "detect", Sizes { write: 1, read: 1 }),
+        Err(Error::Address { which: Which::Ai, .. })
+    ));
+}

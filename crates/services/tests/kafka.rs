@@ -1,0 +1,272 @@
+//! The same loops on a real cluster: `MILLWRIGHT_TEST_KAFKA`, host:port of its brokers.
+
+use crate::room::{Open, Room, line, soon};
+use bus::{
+    Bus, DeadLetter, Message, Topic,
+    kafka::{
+        Options,
+        admin::{self, Retention},
+    },
+};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+};
+use services::{detect, ingest};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use store::{AlertQuery, History, LiveValues, Store};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use wire::{READINGS_PARTITIONS, partition_of};
+
+/// Topics of a test's own.
+async fn connect() -> Option<(Options, Bus)> {
+    static PLANTS: AtomicU32 = AtomicU32::new(0);
+    let Ok(brokers) = std::env::var("MILLWRIGHT_TEST_KAFKA") else {
+        assert!(std::env::var("MILLWRIGHT_TEST_REQUIRED").is_err(), "MILLWRIGHT_TEST_KAFKA is not set");
+        eprintln!("skipped: MILLWRIGHT_TEST_KAFKA is not set (./dev services start)");
+        return None;
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
+    let topic_prefix = format!("test-{now}-{}-", PLANTS.fetch_add(1, Ordering::Relaxed));
+    let settings = BTreeMap::from([("bootstrap.servers".to_owned(), brokers)]);
+    let options = Options { settings, topic_prefix, ..Options::default() };
+    let changes = admin::difference(&options, &admin::wanted(&options, Retention::default(), &[])).await.unwrap();
+    admin::apply(&options, &changes).await.unwrap();
+    for _ in 0..100 {
+        if let Ok(bus) = Bus::connect(options.clone()).await {
+            return Some((options, bus));
+        }
+        // A topic that was made a moment ago is not known to every broker yet.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the topics do not appear");
+}
+
+/// Closes the bus and takes its topics away.
+async fn end(options: &Options, bus: &Bus) {
+    bus.close().await;
+    let mut config = ClientConfig::new();
+    options.settings.iter().for_each(|(name, value)| {
+        config.set(name, value);
+    });
+    let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
+    let names: Vec<String> = Topic::ALL.map(|topic| options.topic(topic)).into();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    admin.delete_topics(&names, &AdminOptions::new()).await.unwrap();
+}
+
+/// A plant whose effects lie in files and whose readings on a cluster.
+fn open(room: &Room, bus: &Bus) -> Open {
+    Open { bus: bus.clone(), store: Store::open(&room.folder.path().join("store.db")).unwrap() }
+}
+
+/// A value on its machine's partition.
+fn message(machine: &str, value: impl Into<Vec<u8>>) -> Message {
+    Message {
+        partition: partition_of(machine, READINGS_PARTITIONS),
+        key: Some(machine.into()),
+        headers: Vec::new(),
+        value: Some(value.into()),
+    }
+}
+
+async fn ends(bus: &Bus) -> Vec<i64> {
+    let mut ends = Vec::new();
+    for partition in 0..READINGS_PARTITIONS {
+        ends.push(bus.bounds(Topic::Readings, partition).await.unwrap().1);
+    }
+    ends
+}
+
+type Ingesting = (JoinHandle<Result<(), ingest::Error>>, CancellationToken);
+
+fn start_ingest(room: &Room, bus: &Bus, history: &History) -> Ingesting {
+    let stop = CancellationToken::new();
+    let parts = ingest::Parts {
+        bus: bus.clone(),
+        history: history.clone(),
+        catalogue: room.catalogue.subscribe(),
+        tally: ingest::Tally::default(),
+        ready: Default::default(),
+        taken: Default::default(),
+    };
+    (tokio::spawn(ingest::run(parts, stop.clone())), stop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readings_of_every_form_are_stored_once_and_what_is_refused_is_one_dead_letter() {
+    let Some((options, bus)) = connect().await else { return };
+    let room = Room::new();
+    let array = format!("[{},{}]", line("m-01", 1, 40.0), line("m-01", 2, 40.0));
+    let lines = format!("{}\nno reading\n{}\n", line("m-01", 3, 40.0), line("m-01", 4, 40.0));
+    let messages = vec![
+        message("m-01", line("m-01", 0, 40.0)),
+        message("m-01", array),
+        message("m-01", lines),
+        message("m-01", "no reading"),
+        Message { value: None, ..message("m-01", "") },
+        message("m-01", line("m-01", 0, 40.0)),
+    ];
+    let partition = messages[0].partition;
+    bus.publish(Topic::Readings, messages).await.unwrap();
+    // A second time after a crash before anything is durable: the topic holds the letters already.
+    for round in 0..3 {
+        let history = room.open_history();
+        let (task, stop) = start_ingest(&room, &bus, &history);
+        let ends = ends(&bus).await;
+        soon("everything is taken", async || history.appended().await.unwrap() == ends).await;
+        if round == 0 {
+            task.abort();
+            let _ = task.await;
+        } else {
+            stop.cancel();
+            task.await.unwrap().unwrap();
+            assert_eq!(history.positions().await.unwrap(), ends);
+        }
+    }
+    let history = room.open_history();
+    let row = history.ledger().await.unwrap().remove(0);
+    assert_eq!((row.source.as_str(), row.received, row.stored), ("sensor-raw-data", 9, 5));
+    assert_eq!((row.rejected, row.duplicate), (3, 1));
+    let letters = bus.read(Topic::DeadLetters, partition, 0, usize::MAX).await.unwrap();
+    let told: Vec<_> = letters
+        .iter()
+        .map(|letter| {
+            let code = letter.header("x-error-code").unwrap();
+            (DeadLetter::origin(letter).unwrap(), code, &*letter.value, letter.key.as_deref())
+        })
+        .collect();
+    let key = Some(&b"m-01"[..]);
+    let expected = [
+        ((2, 1), "not_json", &b"no reading"[..], key),
+        ((3, 0), "not_json", &b"no reading"[..], key),
+        ((4, 0), "empty", &b""[..], key),
+    ];
+    assert_eq!(told, expected);
+    end(&options, &bus).await;
+}
+
+struct Detecting {
+    task: JoinHandle<Result<(), detect::Error>>,
+    stop: CancellationToken,
+    passed: watch::Receiver<Vec<i64>>,
+}
+
+fn start_detect(room: &Room, open: &Open) -> Detecting {
+    let (tell, passed) = watch::channel(Vec::new());
+    let stop = CancellationToken::new();
+    let parts = detect::Parts {
+        bus: open.bus.clone(),
+        store: open.store.clone(),
+        live: LiveValues::default(),
+        catalogue: room.catalogue.subscribe(),
+        passed: tell,
+        ready: Default::default(),
+        taken: Default::default(),
+    };
+    Detecting { task: tokio::spawn(detect::run(parts, stop.clone())), stop, passed }
+}
+
+async fn alerts(store: &Store) -> Vec<(String, i64, u32)> {
+    let page = store.alerts(AlertQuery { limit: 500, ..AlertQuery::default() }).await.unwrap();
+    let told = |alert: &wire::Alert| {
+        let what = format!("{} {} {}", alert.machine_id, alert.condition, alert.kind.as_str());
+        (what, alert.position.offset, alert.position.index)
+    };
+    let mut told: Vec<_> = page.rows.iter().map(told).collect();
+    told.sort();
+    told
+}
+
+/// A machine that breaks a law and mends, again and again, one reading a record.
+fn readings(seconds: std::ops::Range<i64>) -> Vec<Message> {
+    let machines = ["m-00", "m-01", "m-02", "m-03", "m-04", "m-05"];
+    let reading = |second: i64| {
+        machines.map(|machine| message(machine, line(machine, second, if second % 100 < 3 { 70.0 } else { 40.0 })))
+    };
+    seconds.flat_map(reading).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_detectors_share_the_partitions_and_each_alert_is_given_once() {
+    let Some((options, bus)) = connect().await else { return };
+    let room = Room::new();
+    let plant = open(&room, &bus);
+    bus.publish(Topic::Readings, readings(0..150)).await.unwrap();
+    let mut one = start_detect(&room, &plant);
+    let everything = ends(&bus).await;
+    one.passed.wait_for(|passed| *passed == everything).await.unwrap();
+    let raised = alerts(&plant.store).await;
+    assert_eq!(raised.iter().filter(|(what, ..)| what.ends_with("raised")).count(), 12, "{raised:?}");
+
+    // A second one takes over its share while readings come.
+    let mut two = start_detect(&room, &plant);
+    let mut sent = 150;
+    while two.passed.borrow().iter().all(|next| *next == 0) {
+        assert!(sent < 20_000, "the second one gets nothing");
+        bus.publish(Topic::Readings, readings(sent..sent + 10)).await.unwrap();
+        sent += 10;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let everything = ends(&bus).await;
+    soon("all is judged by one of the two", async || {
+        let (one, two) = (one.passed.borrow().clone(), two.passed.borrow().clone());
+        let reached = |list: &[i64], at: usize| list.get(at) == Some(&everything[at]);
+        (0..everything.len()).all(|at| reached(&one, at) || reached(&two, at))
+    })
+    .await;
+    // One is killed; the other has everything.
+    one.task.abort();
+    let _ = one.task.await;
+    bus.publish(Topic::Readings, readings(sent..sent + 50)).await.unwrap();
+    let everything = ends(&bus).await;
+    let all = two.passed.wait_for(|passed| *passed == everything);
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("taken over").unwrap();
+    two.stop.cancel();
+    two.task.await.unwrap().unwrap();
+    let shared = alerts(&plant.store).await;
+    plant.store.close().await;
+
+    let undisturbed = Room::new();
+    let plant = open(&undisturbed, &bus);
+    // A group of its own would be the same: positions come from the store alone.
+    let mut alone = start_detect(&undisturbed, &plant);
+    alone.passed.wait_for(|passed| *passed == everything).await.unwrap();
+    alone.stop.cancel();
+    alone.task.await.unwrap().unwrap();
+    assert_eq!(alerts(&plant.store).await, shared);
+    end(&options, &bus).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_detector_that_was_overtaken_starts_over_where_the_store_stands() {
+    let Some((options, bus)) = connect().await else { return };
+    let room = Room::new();
+    let plant = open(&room, &bus);
+    bus.publish(Topic::Readings, readings(0..50)).await.unwrap();
+    let mut running = start_detect(&room, &plant);
+    let everything = ends(&bus).await;
+    running.passed.wait_for(|passed| *passed == everything).await.unwrap();
+    // Another one committed the next record meanwhile.
+    let partition = partition_of("m-00", READINGS_PARTITIONS);
+    let from = plant.store.positions(0..READINGS_PARTITIONS).await.unwrap()[usize::from(partition)];
+    let effects = engine::Effects::default();
+    let step = store::Step { partition, from, to: from + 1, effects: &effects, sources: &[], activation: None };
+    plant.store.commit(vec![step]).await.unwrap();
+    bus.publish(Topic::Readings, readings(50..150)).await.unwrap();
+    let everything = ends(&bus).await;
+    let all = running.passed.wait_for(|passed| *passed == everything);
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("it goes on").unwrap();
+    running.stop.cancel();
+    running.task.await.unwrap().unwrap();
+    assert_eq!(plant.store.positions(0..READINGS_PARTITIONS).await.unwrap(), everything);
+    let raised = alerts(&plant.store).await;
+    assert_eq!(raised.iter().filter(|(what, ..)| what.ends_with("raised")).count(), 12, "{raised:?}");
+    end(&options, &bus).await;
+}
