@@ -113,7 +113,7 @@ impl Postgres {
         let slabs = client.query("select bytes from newest where partition = $1 order by slab", &[&number]).await?;
         let slabs = slabs.iter().map(|row| row.try_get(0)).collect::<Result<Vec<Vec<u8>>, _>>()?;
         let mut newest = slabs.iter().flat_map(|bytes| read_newest(bytes));
-        let sql = "select machine_id, class from machine where partition = $1 order by number";
+        let sql = "select machine_id, class from bus_machine where partition = $1 order by number";
         for row in client.query(sql, &[&number]).await? {
             let (name, class): (String, String) = (row.try_get(0)?, row.try_get(1)?);
             let id = MachineId::try_from(&*name).map_err(|_| Error::NotOurs)?;
@@ -248,7 +248,7 @@ impl Inner {
         let from: Vec<i32> = refreshed.clone();
         let sql = "select m.partition, m.number, m.machine_id, m.class
                    from unnest($1::integer[]) with ordinality as seen (next, place)
-                   join machine m on m.partition = seen.place - 1 and m.number >= seen.next
+                   join bus_machine m on m.partition = seen.place - 1 and m.number >= seen.next
                    order by m.partition, m.number";
         for row in client.query(sql, &[&from]).await? {
             let (partition, number): (i32, i32) = (row.try_get(0)?, row.try_get(1)?);

@@ -41,14 +41,14 @@ create table sensor_log (
 create index sensor_log_machine on sensor_log (machine_id, timestamp);
 
 -- Machines of a partition, numbered from 0 as they were first seen.
-create table machine (
+create table bus_machine (
     partition  integer not null,
     number     integer not null,
     machine_id text    not null,
     class      text    not null,
     primary key (partition, number)
 );
-create index machine_id on machine (machine_id);
+create index bus_machine_id on bus_machine (machine_id);
 
 -- Newest event times of 256 machines of a partition, in order of their numbers.
 create table newest (

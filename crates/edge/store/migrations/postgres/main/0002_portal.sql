@@ -1,7 +1,7 @@
 -- What the portal writes, and the registry of machines. Times are microseconds since 1970 UTC. What is listed by name is
 -- in the order of its bytes, whatever the database's own.
 
-create table registry (
+create table machine (
     machine_id  varchar(50) collate "C" not null primary key,
     class       text    not null,
     -- A person or an import named the class: it is part of the catalogue. Else its first reading did.

@@ -225,7 +225,7 @@ async fn write_effects(transaction: &Transaction<'_>, part: &Part) -> Result<BTr
         let numbers: Vec<i32> = memory.newcomers.iter().map(|(number, ..)| number.cast_signed()).collect();
         let names: Vec<&str> = memory.newcomers.iter().map(|(_, id, _)| id.as_str()).collect();
         let classes: Vec<&str> = memory.newcomers.iter().map(|(.., class)| &**class).collect();
-        let sql = "insert into machine (partition, number, machine_id, class)
+        let sql = "insert into bus_machine (partition, number, machine_id, class)
                    select $1::integer, * from unnest($2::integer[], $3::text[], $4::text[])";
         let insert = transaction.prepare_cached(sql).await?;
         transaction.execute(&insert, &[&number, &numbers, &names, &classes]).await?;

@@ -30,7 +30,7 @@ impl Postgres {
 
     async fn registry_where(&self, condition: &str, values: Values<'_>) -> Result<Vec<MachineRow>, Error> {
         let client = connect(&self.main.read).await?;
-        let sql = format!("select {COLUMNS} from registry where {condition} order by machine_id");
+        let sql = format!("select {COLUMNS} from machine where {condition} order by machine_id");
         let rows = query(&client, &sql, values).await?.iter().map(machine).collect::<Result<Vec<_>, _>>()?;
         self.note_confirmed(&rows);
         Ok(rows)
@@ -54,7 +54,7 @@ impl Postgres {
 
     pub(in crate::store) async fn confirm_machine(&self, machine: &str) -> Result<bool, Error> {
         let client = connect(&self.main.write).await?;
-        let found = execute(&client, "update registry set confirmed = true where machine_id = $1", &[&machine]).await?;
+        let found = execute(&client, "update machine set confirmed = true where machine_id = $1", &[&machine]).await?;
         if found == 1 {
             self.confirmed.set([(machine, true)].into_iter());
         }
@@ -69,7 +69,7 @@ impl Postgres {
         // One at a time is enough, however often it is asked for while the database is slow.
         let Ok(_one) = self.refreshing.try_lock() else { return Ok(()) };
         let client = connect(&self.main.read).await?;
-        let rows = query(&client, "select machine_id from registry where confirmed", &[]).await?;
+        let rows = query(&client, "select machine_id from machine where confirmed", &[]).await?;
         self.confirmed.replace(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?);
         Ok(())
     }
@@ -84,11 +84,11 @@ impl Postgres {
             }
             let Some(client) = &client else { continue };
             let confirms = source.as_deref().is_some_and(|source| CONFIRMING_SOURCES.contains(&source));
-            let sql = "insert into registry (machine_id, class, class_given, first_seen_us, source, confirmed)
+            let sql = "insert into machine (machine_id, class, class_given, first_seen_us, source, confirmed)
                 values ($1, $2, false, $3, $4, $5)
                 on conflict (machine_id) do update set first_seen_us = excluded.first_seen_us, source = excluded.source,
-                    class = excluded.class, confirmed = registry.confirmed or excluded.confirmed
-                where registry.first_seen_us is null";
+                    class = excluded.class, confirmed = machine.confirmed or excluded.confirmed
+                where machine.first_seen_us is null";
             if execute(client, sql, &[machine, class, first_seen, source, &confirms]).await? == 1 && confirms {
                 self.confirmed.set([(&**machine, true)].into_iter());
             }
@@ -98,7 +98,7 @@ impl Postgres {
 }
 
 pub(super) async fn put(client: &impl GenericClient, row: &MachineRow) -> Result<(), Error> {
-    let sql = "insert into registry (machine_id, class, class_given, name_en, name_ko, site, line, cell, criticality,
+    let sql = "insert into machine (machine_id, class, class_given, name_en, name_ko, site, line, cell, criticality,
             asset_no, parameters, limits, attributes, confirmed)
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::text::jsonb, $12::text::jsonb, $13::text::jsonb, $14)
         on conflict (machine_id) do update set class = excluded.class, class_given = excluded.class_given,
