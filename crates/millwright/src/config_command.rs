@@ -79,14 +79,64 @@ fn explain(file: Option<&Path>, output: Output) -> Result<()> {
 
 /// A value as it may be shown: no secret leaves here.
 fn shown(key: &str, value: &toml::Value) -> String {
-    if key != "webhooks" {
-        return value.to_string();
-    }
     let mut value = value.clone();
-    for hook in value.as_array_mut().into_iter().flatten() {
-        if let Some(secret) = hook.get_mut("secret") {
-            *secret = toml::Value::String("***".to_owned());
+    match key {
+        "webhooks" => {
+            for hook in value.as_array_mut().into_iter().flatten() {
+                if let Some(secret) = hook.get_mut("secret") {
+                    *secret = toml::Value::String("***".to_owned());
+                }
+            }
         }
+        "postgres.main" | "postgres.ai" | "redis.url" => {
+            if let toml::Value::String(addresses) = &mut value {
+                *addresses = addresses.split(',').map(without_password).collect::<Vec<_>>().join(",");
+            }
+        }
+        "bus.settings" => {
+            for setting in value.as_array_mut().into_iter().flatten() {
+                if let Some((name, _)) = setting.as_str().and_then(|setting| setting.split_once('='))
+                    && ["password", "secret", "key", "jaas"].iter().any(|word| name.contains(word))
+                {
+                    *setting = toml::Value::String(format!("{name}=***"));
+                }
+            }
+        }
+        _ => {}
     }
     value.to_string()
+}
+
+/// An address, its password hidden. The older form of PostgreSQL's addresses (`host=... password=...`) is hidden whole
+/// where it has one.
+fn without_password(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else {
+        return if address.contains("password") { "***".to_owned() } else { address.to_owned() };
+    };
+    // A password may hold an `@`; the host may not.
+    match rest.rsplit_once('@') {
+        Some((user, host)) => {
+            let user = user.split_once(':').map_or(user.to_owned(), |(user, _)| format!("{user}:***"));
+            format!("{scheme}://{user}@{host}")
+        }
+        None => address.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_shown() {
+        let text = |key: &str, value: &str| shown(key, &value.into());
+        assert_eq!(text("postgres.ai", "postgresql://mw:p@ss@db:5432/x"), r#""postgresql://mw:***@db:5432/x""#);
+        assert_eq!(text("postgres.ai", "postgresql://mw@db/x"), r#""postgresql://mw@db/x""#);
+        assert_eq!(text("postgres.main", "host=db password=secret"), r#""***""#);
+        assert_eq!(text("postgres.main", "env:MAIN"), r#""env:MAIN""#);
+        assert_eq!(text("redis.url", "redis://:s@a:1,redis://b:2"), r#""redis://:***@a:1,redis://b:2""#);
+        let settings = toml::Value::from(vec!["sasl.username=a", "sasl.password=b", "ssl.key.password=c"]);
+        let shown = shown("bus.settings", &settings);
+        assert!(shown.contains("sasl.username=a") && !shown.contains("=b") && !shown.contains("=c"), "{shown}");
+    }
 }

@@ -115,6 +115,7 @@ async fn serve(
     let work = tasks.phase();
     let last = tasks.phase();
     let (ready, is_ready) = watch::channel(false);
+    let (trouble, in_trouble) = watch::channel(None);
     let needs = Needs {
         service,
         plant: Arc::new(plant),
@@ -123,6 +124,7 @@ async fn serve(
         health: health.clone(),
         metrics: metrics.clone(),
         ready: Arc::new(ready),
+        trouble: Arc::new(trouble),
         config: Arc::new(config),
         listener: None,
     };
@@ -139,6 +141,7 @@ async fn serve(
         service: service.name(),
         health: health.subscribe(),
         ready: is_ready,
+        trouble: in_trouble,
         metrics: metrics.clone(),
         simulate: simulated.as_ref().map(parts::control),
     };

@@ -27,6 +27,8 @@ pub struct Ops {
     pub health: watch::Receiver<BTreeMap<&'static str, Option<String>>>,
     /// It does its work: it has its partitions, or reads its log.
     pub ready: watch::Receiver<bool>,
+    /// Since when it is kept from that, microseconds, and by what.
+    pub trouble: watch::Receiver<Option<(i64, String)>>,
     /// Figures.
     pub metrics: PrometheusHandle,
     /// The plant it simulates.
@@ -53,8 +55,9 @@ pub async fn serve_ops(ops: Ops, listener: std::io::Result<TcpListener>, stop: C
 async fn readyz(State(ops): State<Arc<Ops>>) -> Response {
     let health = ops.health.borrow().clone();
     let ready = *ops.ready.borrow();
-    let own = health.get(ops.service).cloned().flatten();
-    let own = own.or_else(|| (!ready).then(|| "not started yet, or waits for its partitions".to_owned()));
+    let waits = || "not started yet, or waits for its partitions".to_owned();
+    let told = |(since_us, wrong): &(i64, String)| format!("since {}: {wrong}", wire::format_time(*since_us));
+    let own = (!ready).then(|| ops.trouble.borrow().as_ref().map_or_else(waits, told));
     let mut parts: Vec<(&str, Option<String>)> = vec![(ops.service, own)];
     parts.extend(health.into_iter().filter(|(part, _)| *part != ops.service));
     ops::ready_answer(&[ops.service], parts)

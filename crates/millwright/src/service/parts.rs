@@ -110,6 +110,8 @@ pub(super) struct Needs {
     pub(super) metrics: PrometheusHandle,
     /// Told when the service does its work.
     pub(super) ready: Arc<watch::Sender<bool>>,
+    /// Since when it is kept from that, microseconds, and by what; kept while it tries again.
+    pub(super) trouble: Arc<watch::Sender<Option<(i64, String)>>>,
     pub(super) config: Arc<Config>,
     /// The portal's.
     pub(super) listener: Option<Arc<TcpListener>>,
@@ -157,8 +159,31 @@ pub(super) async fn run(
         Service::Simulate => needs.simulate(simulated, stop).await,
     };
     beside.cancel();
-    needs.ready.send_replace(false);
+    let worked = needs.ready.send_replace(false);
+    if let Err(error) = &done {
+        let wrong = Chain(error).to_string();
+        needs.trouble.send_modify(|trouble| {
+            let since_us =
+                trouble.as_ref().filter(|_| !worked).map_or_else(services::now_us, |(since_us, _)| *since_us);
+            *trouble = Some((since_us, wrong));
+        });
+    }
     done
+}
+
+/// An error with its causes.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut next = Some(self.0);
+        let mut between = "";
+        while let Some(error) = next {
+            write!(f, "{between}{error}")?;
+            (next, between) = (error.source(), ": ");
+        }
+        Ok(())
+    }
 }
 
 impl Needs {
