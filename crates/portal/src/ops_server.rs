@@ -35,6 +35,19 @@ pub struct Ops {
     pub simulate: Option<SimulateControl>,
 }
 
+impl Ops {
+    /// Why the service does not do its work, where it does not.
+    fn wrong(&self) -> Option<String> {
+        let told = self.health.borrow().get(self.service).cloned().flatten();
+        if *self.ready.borrow() {
+            return told;
+        }
+        let lasting = |(since_us, wrong): &(i64, String)| format!("since {}: {wrong}", wire::format_time(*since_us));
+        let lasting = self.trouble.borrow().as_ref().map(lasting);
+        lasting.or(told).or_else(|| Some("not started yet, or waits for its partitions".to_owned()))
+    }
+}
+
 /// Answers until `stop`.
 ///
 /// # Errors
@@ -53,21 +66,55 @@ pub async fn serve_ops(ops: Ops, listener: std::io::Result<TcpListener>, stop: C
 }
 
 async fn readyz(State(ops): State<Arc<Ops>>) -> Response {
+    let mut parts: Vec<(&str, Option<String>)> = vec![(ops.service, ops.wrong())];
     let health = ops.health.borrow().clone();
-    let ready = *ops.ready.borrow();
-    let waits = || "not started yet, or waits for its partitions".to_owned();
-    let told = |(since_us, wrong): &(i64, String)| format!("since {}: {wrong}", wire::format_time(*since_us));
-    let own = (!ready).then(|| ops.trouble.borrow().as_ref().map_or_else(waits, told));
-    let mut parts: Vec<(&str, Option<String>)> = vec![(ops.service, own)];
     parts.extend(health.into_iter().filter(|(part, _)| *part != ops.service));
     ops::ready_answer(&[ops.service], parts)
 }
 
 async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
+    // An alert cannot hang on /readyz.
+    metrics::gauge!("millwright_ready").set(if ops.wrong().is_none() { 1.0 } else { 0.0 });
     ops::figures(&ops.metrics)
 }
 
 async fn profile(State(ops): State<Arc<Ops>>, Machine(machine): Machine, params: Params) -> answer::Answer {
     let control = ops.simulate.as_ref().expect("routed only where there is one");
     simulate::set_profile(control, &machine, &params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    #[test]
+    fn the_figure_says_what_readyz_says() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let (ready, is_ready) = watch::channel(false);
+        let (health, told) = watch::channel(BTreeMap::new());
+        let metrics_handle = recorder.handle();
+        let (_, trouble) = watch::channel(Some((0, "the brokers are away".to_owned())));
+        let ops = Ops { service: "detect", health: told, ready: is_ready, trouble, metrics: metrics_handle, simulate: None };
+        assert_eq!(ops.wrong().as_deref(), Some("since 1970-01-01T00:00:00Z: the brokers are away"));
+        let ops = Arc::new(ops);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let ask = || {
+            ::metrics::with_local_recorder(&recorder, || {
+                runtime.block_on(async {
+                    let status = readyz(State(ops.clone())).await.status().as_u16();
+                    let figures = metrics(State(ops.clone())).await.into_body();
+                    let figures = axum::body::to_bytes(figures, usize::MAX).await.unwrap();
+                    (status, String::from_utf8_lossy(&figures).contains("\nmillwright_ready 1\n"))
+                })
+            })
+        };
+        assert_eq!(ask(), (503, false), "it waits for its partitions");
+        ready.send_replace(true);
+        assert_eq!(ask(), (200, true));
+        health.send_replace(BTreeMap::from([("detect", Some("the database is away".to_owned())), ("redis", None)]));
+        assert_eq!(ask(), (503, false));
+        health.send_replace(BTreeMap::from([("detect", None), ("redis", Some("away".to_owned()))]));
+        assert_eq!(ask(), (200, true), "a part that it can do without");
+    }
 }
