@@ -134,6 +134,16 @@ def configuration_problems(compose, program, file=DEPLOY / "millwright.toml"):
             yield f"{name}: {words}"
 
 
+def variable_problems(compose_text, given_text):
+    """What the file takes from outside has a default, and cdc.env gives nothing that it does not take."""
+    taken = set(re.findall(r"(?<!\$)\$\{(\w+)", compose_text))
+    for name in sorted(taken - set(re.findall(r"\$\{(\w+):-", compose_text))):
+        yield f"compose.yaml: ${name} has no default"
+    for name in re.findall(r"^(\w+)=", given_text, re.M):
+        if name not in taken:
+            yield f"cdc.env: compose.yaml takes no {name}"
+
+
 def port_problems(compose, prometheus):
     """The services share one loopback: their own ports differ, and are asked by health checks and by Prometheus."""
     scraped = {
@@ -201,6 +211,7 @@ def main():
     compose, prometheus = read("compose.yaml"), read("prometheus/prometheus.yml")
     dashboard = json.loads((DEPLOY / "grafana/dashboards/millwright.json").read_text())
     datasource = read("grafana/provisioning/datasources/prometheus.yaml")
+    text, cdc = ((DEPLOY / path).read_text() for path in ["compose.yaml", "cdc.env"])
     texts = {path: (DEPLOY / path).read_text() for path in ["prometheus/rules.yml", "grafana/dashboards/millwright.json"]}
 
     def broken(path, value=None):
@@ -233,6 +244,8 @@ def main():
         "a wrong value": configuration_problems(broken("detect/environment/MILLWRIGHT_RELAY__KIND", "kafka"), program),
         "a misspelt flag": configuration_problems(broken("detect/command", ["detect", "--opsport", "9102"]), program),
         "a file that is no configuration": configuration_problems(compose, program, DEPLOY / "prometheus/rules.yml"),
+        "a variable without a default": variable_problems("image: ${IMAGE}", ""),
+        "a variable that nothing takes": variable_problems(text, "MILLWRIGHT_RELAY=debezium"),
         "a port taken twice": port_problems(broken("detect/command", ["detect", "--ops-port", "9101"]), prometheus),
         "another connector": connector_problems(broken("connector/command", ["cat /etc/outbox-connector.json | curl x"])),
         "an unknown figure": figure_problems(wrong_figure),
@@ -247,6 +260,7 @@ def main():
         *service_problems(compose),
         *secret_problems(compose),
         *configuration_problems(compose, program),
+        *variable_problems(text, cdc),
         *port_problems(compose, prometheus),
         *connector_problems(compose),
         *figure_problems(texts),
@@ -254,12 +268,12 @@ def main():
     ]
     # The configuration names the rules where the container has them.
     local = (DEPLOY / "prometheus/prometheus.yml").read_text().replace("/etc/prometheus/", f"{DEPLOY}/prometheus/")
-    for words, text in [
+    for words, given in [
         (["check", "config", "/dev/stdin"], local),
         (["check", "rules", "prometheus/rules.yml"], None),
         (["test", "rules", "prometheus/rules.test.yml"], None),
     ]:
-        done, said = run(["promtool", *words], text=text)
+        done, said = run(["promtool", *words], text=given)
         if done is None:
             problems.append(f"promtool {' '.join(words)}: {said}")
     if problems:

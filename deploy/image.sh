@@ -14,10 +14,11 @@ buildah() {
   command buildah --storage-driver vfs --root "$FOLDER/storage" --runroot "$FOLDER/run" "$@"
 }
 
-# Chroot isolation asks for mounts and nothing else; where even these are refused there is nothing to test with.
+# buildah wants to mount and to give files to the image's user; where even these are refused there is nothing to test with.
 works() {
   local container
-  if container=$(buildah from scratch 2>"$FOLDER/refused"); then
+  : >"$FOLDER/given"
+  if chown "$RUNS_AS:$RUNS_AS" "$FOLDER/given" 2>"$FOLDER/refused" && container=$(buildah from scratch 2>"$FOLDER/refused"); then
     buildah rm "$container" >/dev/null
   else
     printf 'image: skipped, buildah cannot work here: %s\n' "$(tail -n 1 "$FOLDER/refused")"
@@ -46,6 +47,9 @@ build() {
   local version
   version=$("$1" --version | cut -d ' ' -f 2)
   gather "$1"
+  # What earlier builds left.
+  buildah rm --all >/dev/null
+  buildah rmi --all --force >/dev/null
   buildah build --quiet --isolation chroot --tag "millwright:$version" --file Containerfile "$FOLDER/context" >/dev/null
   rm -f "$FOLDER/millwright.tar"
   buildah push --quiet "millwright:$version" "docker-archive:$FOLDER/millwright.tar:millwright:$version"
