@@ -48,6 +48,8 @@ ready_ms, data_dir, plant);\n`replayed` at the end of --replay (file, rows, stor
     /// Topics of a plant's Kafka.
     #[command(subcommand)]
     Topics(TopicsCommand),
+    /// Look at each engine of a plant's configuration: what is wrong, and what to do; exits with 4 when something is.
+    Doctor(ConfigFile),
     /// Write a simulated plant's readings to a file, to stdout, to a running instance, or (--config) to a plant's Kafka.
     #[command(after_help = "Examples:\n  millwright simulate --machines 3 --seconds 60 > readings.jsonl\n  \
 millwright simulate --profile overstrain --to http://127.0.0.1:8080")]

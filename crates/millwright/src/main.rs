@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod config_command;
 mod db;
+mod doctor;
 mod evaluate;
 mod failure;
 mod health;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Relay(args) => service::run(Service::Relay, &args, cli.output),
         Command::Portal(args) => service::run(Service::Portal, &args, cli.output),
         Command::Db(command) => db::run(command, cli.output),
+        Command::Doctor(file) => doctor::run(&file, cli.output),
         Command::Topics(command) => topics::run(command, cli.output),
         Command::Simulate(args) => match args.service() {
             Some(args) => service::run(Service::Simulate, &args, cli.output),

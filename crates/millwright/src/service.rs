@@ -6,6 +6,8 @@
 
 mod parts;
 
+pub use parts::Plant;
+
 use crate::{
     cli::{Output, ServiceArgs},
     config::{self, BusKind, Config, RelayKind},
@@ -14,7 +16,7 @@ use crate::{
     stop::{self, Tasks},
 };
 use anyhow::{Context, Result};
-use parts::{Needs, Plant};
+use parts::Needs;
 use services::Health;
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},

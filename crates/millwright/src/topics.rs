@@ -2,12 +2,13 @@
 
 use crate::{
     cli::{Output, TopicsCommand},
-    config::{self, RelayKind},
+    config::{self, Config, RelayKind},
     failure::Failure,
-    service, sink,
+    service::{self, Plant},
+    sink,
 };
 use anyhow::{Context, Result};
-use bus::kafka::admin::{self, ApplyError, Retention};
+use bus::kafka::admin::{self, ApplyError, Retention, Wanted};
 use serde_json::json;
 
 /// The `topic.prefix` of the connector that deploy/debezium describes.
@@ -22,11 +23,7 @@ pub fn run(command: TopicsCommand, output: Output) -> Result<()> {
     let environment: Vec<(String, String)> = std::env::vars().collect();
     let (config, _) = config::load(file.config.as_deref(), &environment, &[])?;
     let plant = service::plant(&config)?;
-    let heartbeats = match config.relay.kind {
-        RelayKind::Debezium => vec![DEBEZIUM_PREFIX.to_owned()],
-        RelayKind::Millwright => Vec::new(),
-    };
-    let wanted = admin::wanted(&plant.kafka, Retention::default(), &heartbeats);
+    let wanted = wanted(&config, &plant);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     let changes = runtime.block_on(async {
         let changes = admin::difference(&plant.kafka, &wanted).await?;
@@ -47,4 +44,13 @@ pub fn run(command: TopicsCommand, output: Output) -> Result<()> {
         Output::Text => lines.iter().map(|line| format!("{line}\n")).collect(),
     };
     sink::print(&text)
+}
+
+/// The topics of a plant as they should be.
+pub fn wanted(config: &Config, plant: &Plant) -> Vec<Wanted> {
+    let heartbeats = match config.relay.kind {
+        RelayKind::Debezium => vec![DEBEZIUM_PREFIX.to_owned()],
+        RelayKind::Millwright => Vec::new(),
+    };
+    admin::wanted(&plant.kafka, Retention::default(), &heartbeats)
 }

@@ -1,12 +1,14 @@
 //! The bus of a plant: topics of a Kafka cluster.
 //!
 //! Records are sent to the partition that they name, each acknowledged by every replica in sync; consumers ([`consumer`])
-//! are told what they are assigned and begin where their own database says. [`admin`] makes the topics.
+//! are told what they are assigned and begin where their own database says. [`admin`] makes the topics, [`look`] tells how
+//! a cluster stands.
 
 pub mod admin;
 mod client;
 mod consumer;
 mod letter;
+pub mod look;
 mod reader;
 
 pub use consumer::KafkaConsumer;

@@ -39,7 +39,8 @@ pub struct Plant {
     pub main: String,
     /// Address of the AI database.
     pub ai: String,
-    redis: Option<Redis>,
+    /// How Redis is reached, where there is one.
+    pub redis: Option<Redis>,
 }
 
 impl Plant {

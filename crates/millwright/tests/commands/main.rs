@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod alert_schema;
+mod doctor;
 mod documents;
 mod evaluate;
 mod json_output;

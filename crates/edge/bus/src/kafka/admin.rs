@@ -86,10 +86,10 @@ pub enum ApplyError {
          keep its records if they are needed, delete it and apply again, or choose another topic prefix"
     )]
     Partitions { topic: String, found: usize, wanted: u16 },
-    #[error("topics cannot be changed")]
+    #[error("the brokers do not do it")]
     Change(#[source] KafkaError),
-    #[error("topic {topic}: {code}")]
-    Refused { topic: String, code: RDKafkaErrorCode },
+    #[error("{what}: {code}")]
+    Refused { what: String, code: RDKafkaErrorCode },
 }
 
 /// The topics of the house; `heartbeats` are topic prefixes of Debezium connectors, each of which needs a topic that it
@@ -182,7 +182,9 @@ pub async fn apply(options: &Options, changes: &[Change]) -> Result<(), ApplyErr
                     match made {
                         // Somebody else was quicker.
                         Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                        Err((topic, code)) => return Err(ApplyError::Refused { topic, code }),
+                        Err((topic, code)) => {
+                            return Err(ApplyError::Refused { what: format!("topic {topic}"), code });
+                        }
                     }
                 }
             }
@@ -199,7 +201,7 @@ pub async fn apply(options: &Options, changes: &[Change]) -> Result<(), ApplyErr
             .chain(settings_to_change)
             .fold(AlterConfig::new(ResourceSpecifier::Topic(topic)), |alter, (name, value)| alter.set(name, value));
         for altered in admin.alter_configs([&alter], &patience).await.map_err(ApplyError::Change)? {
-            altered.map_err(|(_, code)| ApplyError::Refused { topic: topic.to_owned(), code })?;
+            altered.map_err(|(_, code)| ApplyError::Refused { what: format!("topic {topic}"), code })?;
         }
     }
     Ok(())
@@ -219,11 +221,23 @@ async fn settings(
     admin: &AdminClient<client::Context>,
     topic: &str,
 ) -> Result<BTreeMap<String, (String, bool)>, ApplyError> {
-    let asked = [ResourceSpecifier::Topic(topic)];
+    settings_of(admin, ResourceSpecifier::Topic(topic)).await
+}
+
+/// The settings of a topic or a broker: value, and whether it was set on the topic itself.
+pub(super) async fn settings_of(
+    admin: &AdminClient<client::Context>,
+    of: ResourceSpecifier<'_>,
+) -> Result<BTreeMap<String, (String, bool)>, ApplyError> {
+    let what = match of {
+        ResourceSpecifier::Broker(id) => format!("broker {id}"),
+        ResourceSpecifier::Group(name) => format!("group {name}"),
+        ResourceSpecifier::Topic(name) => format!("topic {name}"),
+    };
     let options = AdminOptions::new().request_timeout(Some(ANSWER_MAX));
     let mut found = BTreeMap::new();
-    for resource in admin.describe_configs(&asked, &options).await.map_err(ApplyError::Change)? {
-        let resource = resource.map_err(|code| ApplyError::Refused { topic: topic.to_owned(), code })?;
+    for resource in admin.describe_configs(&[of], &options).await.map_err(ApplyError::Change)? {
+        let resource = resource.map_err(|code| ApplyError::Refused { what: what.clone(), code })?;
         for entry in resource.entries {
             let own = entry.source == ConfigSource::DynamicTopic;
             found.extend(entry.value.map(|value| (entry.name, (value, own))));

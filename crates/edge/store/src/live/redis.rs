@@ -13,6 +13,10 @@
 //!
 //! Changes are also published on `millwright:live`.
 
+mod look;
+
+pub use look::Node;
+
 use super::{LiveValues, record};
 use catalog::{Catalogue, Class};
 use engine::Live;

@@ -1,5 +1,6 @@
 //! What both PostgreSQL databases share: addresses, pools, migrations. Does not know what their tables mean.
 
+mod look;
 mod migrate;
 pub mod outbox_log;
 mod pool;
@@ -8,6 +9,7 @@ pub(crate) mod scratch;
 #[cfg(test)]
 mod tests;
 
+pub use look::{Server, SlotState, look, place};
 pub use migrate::{Migration, migrate, status};
 pub use pool::{Pools, Sizes};
 
