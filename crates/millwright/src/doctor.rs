@@ -98,11 +98,13 @@ async fn kafka(config: &Config, plant: &Plant) -> Kafka {
         let address = if bare.contains(':') { bare.to_owned() } else { format!("{bare}:9092") };
         seeds.push((seed.to_owned(), reach(address).await.err()));
     }
+    let wanted = topics::wanted(config, plant);
     let mut facts = Kafka {
         seeds,
         cluster: None,
         away: Vec::new(),
-        topics: None,
+        topics: wanted.iter().map(|topic| topic.name.clone()).collect(),
+        changes: None,
         protocols: None,
         wanted: config.bus.group_protocol,
     };
@@ -124,9 +126,7 @@ async fn kafka(config: &Config, plant: &Plant) -> Kafka {
     // Every further question goes to a broker by the name that it gave itself.
     let near = cluster.brokers.iter().find(|broker| facts.away.iter().all(|(id, _)| *id != broker.id));
     if let Some(near) = near {
-        let wanted = topics::wanted(config, plant);
-        let changes = within(admin::difference(options, &wanted)).await;
-        facts.topics = Some(changes.map(|changes| (wanted.into_iter().map(|topic| topic.name).collect(), changes)));
+        facts.changes = Some(within(admin::difference(options, &wanted)).await);
         facts.protocols = Some(within(look::group_protocols(options, near.id)).await);
     }
     facts.cluster = Some(Ok(cluster));

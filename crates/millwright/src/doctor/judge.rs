@@ -80,8 +80,10 @@ pub(super) struct Kafka {
     pub(super) cluster: Option<Result<Cluster, String>>,
     /// Brokers that cannot be reached where they say they are, and why.
     pub(super) away: Vec<(i32, String)>,
-    /// The topics that there should be, and what differs.
-    pub(super) topics: Option<Result<(Vec<String>, Vec<Change>), String>>,
+    /// The topics that there should be.
+    pub(super) topics: Vec<String>,
+    /// What differs from how they should be.
+    pub(super) changes: Option<Result<Vec<Change>, String>>,
     /// The group protocols that a broker speaks, where it says so.
     pub(super) protocols: Option<Result<Option<String>, String>>,
     /// `bus.group_protocol`
@@ -203,7 +205,7 @@ impl Lines {
     }
 
     fn topics(&mut self, kafka: &Kafka, cluster: &Cluster) {
-        let (names, changes) = match &kafka.topics {
+        let changes = match &kafka.changes {
             // No broker can be reached, which is told already.
             None => return,
             Some(Err(wrong)) => {
@@ -213,9 +215,9 @@ impl Lines {
                     "`millwright topics apply --dry-run` shows what differs",
                 );
             }
-            Some(Ok(topics)) => topics,
+            Some(Ok(changes)) => changes,
         };
-        for name in names {
+        for name in &kafka.topics {
             let check = format!("topic {name}");
             let Some(state) = cluster.topics.get(name) else {
                 self.fail(check, "does not exist", "make it with `millwright topics apply`");

@@ -58,7 +58,8 @@ fn well() -> Facts {
                 topics: TOPICS.iter().map(|name| ((*name).to_owned(), state)).collect(),
             })),
             away: Vec::new(),
-            topics: Some(Ok((TOPICS.map(str::to_owned).to_vec(), Vec::new()))),
+            topics: TOPICS.map(str::to_owned).to_vec(),
+            changes: Some(Ok(Vec::new())),
             protocols: Some(Ok(Some("classic,consumer".to_owned()))),
             wanted: GroupProtocol::Auto,
         },
@@ -154,12 +155,12 @@ fn a_broker_that_names_itself_where_nobody_reaches_it() {
 fn brokers_that_are_not_there() {
     let nobody = |facts: &mut Facts| {
         facts.kafka.seeds[0].1 = Some("connection refused".to_owned());
-        (facts.kafka.cluster, facts.kafka.topics, facts.kafka.protocols) = (None, None, None);
+        (facts.kafka.cluster, facts.kafka.changes, facts.kafka.protocols) = (None, None, None);
     };
     check(nobody, "FAIL  kafka: nobody accepts connections at 127.0.0.1:9092 (connection refused)", &["bus.brokers"]);
     let stranger = |facts: &mut Facts| {
         facts.kafka.cluster = Some(Err("the brokers do not answer".to_owned()));
-        (facts.kafka.topics, facts.kafka.protocols) = (None, None);
+        (facts.kafka.changes, facts.kafka.protocols) = (None, None);
     };
     check(stranger, "FAIL  kafka: something accepts", &["security.protocol"]);
     let one = |facts: &mut Facts| facts.kafka.seeds.push(("127.0.0.1:9093".to_owned(), Some("refused".to_owned())));
@@ -171,19 +172,17 @@ fn topics_that_are_not_as_they_should_be() {
     let missing = |facts: &mut Facts| {
         cluster(facts).topics.remove(TOPICS[0]);
         let topic = Wanted { name: TOPICS[0].to_owned(), partitions: 6, config: BTreeMap::new() };
-        facts.kafka.topics.as_mut().unwrap().as_mut().unwrap().1 = vec![Change::Create { topic, replication: 3 }];
+        facts.kafka.changes = Some(Ok(vec![Change::Create { topic, replication: 3 }]));
     };
     check(missing, "FAIL  topic sensor-raw-data: does not exist", &["millwright topics apply"]);
-    let differs = |change: Change| {
-        move |facts: &mut Facts| facts.kafka.topics.as_mut().unwrap().as_mut().unwrap().1 = vec![change]
-    };
+    let differs = |change: Change| move |facts: &mut Facts| facts.kafka.changes = Some(Ok(vec![change]));
     check(
         differs(set("message.timestamp.type", "CreateTime", "LogAppendTime")),
         "FAIL  topic sensor-raw-data: sensor-raw-data: message.timestamp.type=LogAppendTime (is CreateTime)",
         &["topics apply"],
     );
     check(differs(set("retention.ms", "1", "2")), "warn  topic sensor-raw-data", &["leave it where it is meant"]);
-    let partitions = |facts: &mut Facts| facts.kafka.topics = Some(Err("has 3 partitions, not 6".to_owned()));
+    let partitions = |facts: &mut Facts| facts.kafka.changes = Some(Err("has 3 partitions, not 6".to_owned()));
     check(partitions, "FAIL  kafka topics: has 3 partitions, not 6", &[]);
     let state = |copies, in_sync, leaderless| {
         move |facts: &mut Facts| {
