@@ -75,7 +75,8 @@ pub async fn look(url: &str, which: Which) -> Result<Server, Error> {
         may_replicate: row.try_get::<_, Option<bool>>(4)?.unwrap_or(false),
         ahead_us,
         ahead_unsure_us,
-        slots: slots(&client, standby).await?,
+        // Releases before 13 do not tell how a slot stands.
+        slots: if version >= 130_000 { slots(&client, standby).await? } else { Vec::new() },
     })
 }
 
