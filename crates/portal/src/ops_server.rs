@@ -95,7 +95,8 @@ mod tests {
         let (health, told) = watch::channel(BTreeMap::new());
         let metrics_handle = recorder.handle();
         let (_, trouble) = watch::channel(Some((0, "the brokers are away".to_owned())));
-        let ops = Ops { service: "detect", health: told, ready: is_ready, trouble, metrics: metrics_handle, simulate: None };
+        let ops =
+            Ops { service: "detect", health: told, ready: is_ready, trouble, metrics: metrics_handle, simulate: None };
         assert_eq!(ops.wrong().as_deref(), Some("since 1970-01-01T00:00:00Z: the brokers are away"));
         let ops = Arc::new(ops);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
