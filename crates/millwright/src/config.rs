@@ -127,6 +127,15 @@ pub struct Simulate {
     pub rate_hz: f64,
     pub seed: u64,
     pub demo: bool,
+    pub address: String,
+}
+
+impl Simulate {
+    /// Host and port of the service that simulates, where there is one.
+    pub fn at(&self) -> Option<String> {
+        let at = self.address.strip_prefix("http://")?;
+        Some(at.strip_suffix('/').unwrap_or(at).to_owned())
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -342,6 +351,14 @@ fn check(config: &Config, origins: &Origins) -> Result<()> {
     if config.simulate.machines == 0 || config.simulate.machines > 1_000_000 {
         let origin = origin("simulate.machines");
         let wrong = format!("simulate.machines must lie between 1 and 1000000{origin}");
+        return Err(Failure::configuration("MW-0016", wrong).into());
+    }
+    let is_address = |at: String| {
+        let parts = at.rsplit_once(':');
+        parts.is_some_and(|(host, port)| !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok())
+    };
+    if !config.simulate.address.is_empty() && !config.simulate.at().is_some_and(is_address) {
+        let wrong = format!("simulate.address is no http://HOST:PORT{}", origin("simulate.address"));
         return Err(Failure::configuration("MW-0016", wrong).into());
     }
     jiff::tz::TimeZone::get(&config.site.timezone)

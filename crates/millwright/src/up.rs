@@ -134,10 +134,10 @@ impl Up {
             store: store.clone(),
             live: live.clone(),
             catalogue,
-            simulate: plant.clone().map(|plant| -> portal::SimulateControl {
-                Arc::new(move |machine, profile, from_us, until_us| {
+            simulate: plant.clone().map(|plant| {
+                portal::Simulated::Here(Arc::new(move |machine, profile, from_us, until_us| {
                     plant.set_profile(machine, profile, from_us, until_us)
-                })
+                }))
             }),
             health: health.subscribe(),
             settings: Arc::new(portal::Settings {

@@ -31,6 +31,8 @@ const EVENTS_US: i64 = 7 * 86_400 * 1_000_000;
 const EVENTS_MOST: u64 = 1_000_000;
 /// Events dropped in one transaction: an alert waits for no more.
 const EVENTS_DROPPED: u64 = 5_000;
+/// Alerts by which a repeat is known: three times as long as the topic has them.
+const ALERTS_US: i64 = 90 * 86_400 * 1_000_000;
 /// Notifications that ended are kept so long.
 const NOTIFICATIONS_US: i64 = 90 * 86_400 * 1_000_000;
 
@@ -177,6 +179,7 @@ async fn tidy(store: &Store, stop: &CancellationToken) -> Result<(), store::Erro
 
 async fn tidy_once(store: &Store, now_us: i64, stop: &CancellationToken) -> Result<(), store::Error> {
     store.prune_notifications(now_us - NOTIFICATIONS_US).await?;
+    store.prune_alerts(now_us - ALERTS_US).await?;
     let (oldest, newest) = store.event_range().await?;
     let young = store.event_since(now_us - EVENTS_US).await?;
     let keep = young.max((newest + 1).saturating_sub(EVENTS_MOST));

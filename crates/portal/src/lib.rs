@@ -55,8 +55,8 @@ pub struct Parts {
     pub live: LiveValues,
     /// The catalogue in force; a changed machine sends a new one, which ingest and detect take between two batches.
     pub catalogue: watch::Sender<Arc<Catalogue>>,
-    /// Puts a simulated machine under a profile; `None`: no plant is simulated.
-    pub simulate: Option<SimulateControl>,
+    /// Where the simulated plant is; `None`: no plant is simulated.
+    pub simulate: Option<Simulated>,
     /// By part of the process (`ingest`, `detect`, `simulate`, ...): what is wrong with it, `None` when it is well.
     pub health: watch::Receiver<BTreeMap<&'static str, Option<String>>>,
     /// What the configuration says.
@@ -65,6 +65,15 @@ pub struct Parts {
     pub ready: Arc<watch::Sender<bool>>,
     /// Cancelled when a stop begins: readings are taken no more, everything else is answered until the portal itself ends.
     pub closing: CancellationToken,
+}
+
+/// The simulated plant whose machines are put under profiles.
+#[derive(Clone)]
+pub enum Simulated {
+    /// In this process.
+    Here(SimulateControl),
+    /// In a service of its own, which answers HTTP at this host and port.
+    At(String),
 }
 
 /// (machine, profile, from, until; microseconds since 1970 of event time), see `plant::Plant::set_profile`.

@@ -1,20 +1,33 @@
 //! The simulated plant, as people play with it.
 
 use crate::{
-    SimulateControl,
+    SimulateControl, Simulated,
     answer::{self, Answer, time},
     app::App,
     params::{Machine, Params, now_us},
-    problem::Problem,
+    problem::{Problem, chain},
 };
-use axum::{extract::State, http::StatusCode};
+use axum::{
+    body::Body,
+    extract::State,
+    http::{Request, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
 use catalog::MachineId;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use serde_json::json;
+use std::{error::Error, time::Duration};
+use tokio::net::TcpStream;
 
 /// Seconds where nobody says how long.
 const DURATION_S: u64 = 60;
 /// Longest, seconds: a day.
 const DURATION_MAX_S: u64 = 86_400;
+/// The service that simulates answers within this time, or it is away.
+const ANSWERED: Duration = Duration::from_secs(5);
+/// Largest of its answers.
+const ANSWER_MAX: usize = 64 * 1024;
 
 /// Put a simulated machine under a profile for a while.
 #[utoipa::path(
@@ -31,15 +44,45 @@ const DURATION_MAX_S: u64 = 86_400;
         (status = 404, description = "No such simulated machine", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "No plant is simulated", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "No such profile", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The service that simulates is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn simulate(State(app): State<App>, Machine(machine): Machine, params: Params) -> Answer {
+pub(crate) async fn simulate(State(app): State<App>, Machine(machine): Machine, uri: Uri, params: Params) -> Answer {
     params.only(&["profile", "duration_sec"])?;
-    let Some(control) = &app.parts.simulate else {
-        let detail = "no plant is simulated here: start `millwright up` without --no-simulate";
-        return Err(Problem::new(StatusCode::CONFLICT, "no_plant", detail));
-    };
-    set_profile(control, &machine, &params)
+    match &app.parts.simulate {
+        Some(Simulated::Here(control)) => set_profile(control, &machine, &params),
+        Some(Simulated::At(address)) => match tokio::time::timeout(ANSWERED, pass_on(address, &uri)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(away(address, &chain(&*error))),
+            Err(_) => Err(away(address, "it does not answer")),
+        },
+        None => {
+            let detail = "no plant is simulated here: start `millwright up` without --no-simulate, or name the service \
+                          `simulate` of a plant in simulate.address";
+            Err(Problem::new(StatusCode::CONFLICT, "no_plant", detail))
+        }
+    }
+}
+
+fn away(address: &str, why: &str) -> Problem {
+    let detail = format!("the simulated plant at {address} is away: {why}");
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "plant_away", detail).after(2)
+}
+
+/// Asks the service that simulates the plant, and answers as it does.
+async fn pass_on(address: &str, uri: &Uri) -> Result<Response, Box<dyn Error + Send + Sync>> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // It ends with the answer, or with whoever waits for it.
+    tokio::spawn(connection);
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let request = Request::post(path).header(header::HOST, address).body(Body::empty())?;
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    let body = axum::body::to_bytes(Body::new(body), ANSWER_MAX).await?;
+    let kind = head.headers.get(header::CONTENT_TYPE).cloned();
+    let mut answer = (head.status, body).into_response();
+    answer.headers_mut().extend(kind.map(|kind| (header::CONTENT_TYPE, kind)));
+    Ok(answer)
 }
 
 /// Puts a machine under the profile that the query names.

@@ -1,6 +1,9 @@
 use crate::rig::{Rig, reading};
+use portal::{Ops, SimulateControl, Simulated, serve_ops};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
 async fn pages_neither_skip_nor_repeat() {
@@ -115,22 +118,22 @@ async fn a_machine_is_confirmed_once_it_is_known() {
     rig.stop().await;
 }
 
-#[tokio::test]
-async fn a_simulated_machine_is_put_under_a_profile() {
-    let rig = Rig::with(|parts| {
-        parts.simulate = Some(Arc::new(|machine, profile, from_us, until_us| {
-            assert!(until_us - from_us == 5_000_000);
-            let allowed = "normal, stop".to_owned();
-            match (machine, profile) {
-                ("machine-001", "stop") => Ok(()),
-                ("machine-001", other) => {
-                    Err(plant::Error::Profile { class: "mill".to_owned(), profile: other.to_owned(), allowed })
-                }
-                (other, _) => Err(plant::Error::Machine(other.to_owned())),
+/// A simulated plant of one machine with one profile.
+fn simulated() -> SimulateControl {
+    Arc::new(|machine, profile, from_us, until_us| {
+        assert!(until_us - from_us == 5_000_000);
+        let allowed = "normal, stop".to_owned();
+        match (machine, profile) {
+            ("machine-001", "stop") => Ok(()),
+            ("machine-001", other) => {
+                Err(plant::Error::Profile { class: "mill".to_owned(), profile: other.to_owned(), allowed })
             }
-        }));
+            (other, _) => Err(plant::Error::Machine(other.to_owned())),
+        }
     })
-    .await;
+}
+
+async fn a_profile_is_taken_or_refused(rig: &Rig) {
     let simulate = async |path: &str| rig.post(&format!("/simulate/{path}"), "").await;
     let answer = simulate("machine-001?profile=stop&duration_sec=5").await;
     assert_eq!((answer.status, &answer.json()["profile"]), (200, &json!("stop")));
@@ -139,6 +142,35 @@ async fn a_simulated_machine_is_put_under_a_profile() {
     assert_eq!(simulate("machine-001?profile=cavitation&duration_sec=5").await.problem().0, 422);
     assert_eq!(simulate("machine-001?profile=stop&duration_sec=0").await.problem().0, 422);
     assert_eq!(simulate("machine-001").await.problem().0, 422);
+}
+
+#[tokio::test]
+async fn a_simulated_machine_is_put_under_a_profile() {
+    let rig = Rig::with(|parts| parts.simulate = Some(Simulated::Here(simulated()))).await;
+    a_profile_is_taken_or_refused(&rig).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_plant_that_another_service_simulates_is_asked_there() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let rig = Rig::with(|parts| parts.simulate = Some(Simulated::At(address))).await;
+    let ops = Ops {
+        service: "simulate",
+        health: rig.parts.health.clone(),
+        ready: watch::channel(true).1,
+        metrics: rig.parts.settings.metrics.clone(),
+        simulate: Some(simulated()),
+    };
+    let stop = CancellationToken::new();
+    let service = tokio::spawn(serve_ops(ops, Ok(listener), stop.clone()));
+    a_profile_is_taken_or_refused(&rig).await;
+    stop.cancel();
+    service.await.unwrap().unwrap();
+    let away = rig.post("/simulate/machine-001?profile=stop&duration_sec=5", "").await;
+    assert_eq!(away.problem(), (503, "plant_away".to_owned()));
     rig.stop().await;
 }
 

@@ -102,7 +102,7 @@ fn start(folder: &Folder, jars: &Jars, plan: &Plan) -> Result<State> {
     }
     let mut ops = Vec::new();
     if plan.leave_out != Some(Part::Product) {
-        let product = Product::configure(&plan.program, setup, plan.fleet.relay)?;
+        let product = Product::configure(&plan.program, setup, plan.fleet)?;
         product.prepare()?;
         if debezium && plan.leave_out.is_none() {
             connect::add(setup, &plan.connector).context("start the outbox connector")?;

@@ -35,15 +35,19 @@ pub struct Fleet {
 pub struct Product {
     program: PathBuf,
     config: PathBuf,
+    /// Where the simulated plant answers, which the portal is told.
+    simulate: u16,
 }
 
 impl Product {
     /// Writes the configuration for the engines that run.
-    pub fn configure(program: &Path, setup: Setup, relay: Relay) -> Result<Self> {
+    pub fn configure(program: &Path, setup: Setup, fleet: Fleet) -> Result<Self> {
         let program = program.canonicalize().with_context(|| format!("find {}", program.display()))?;
         let config = setup.draft.folder.at("millwright.toml");
-        fs::write(&config, configuration(&setup.draft.state(), relay)).context("write the configuration")?;
-        Ok(Self { program, config })
+        let simulate = free_port();
+        let text = configuration(&setup.draft.state(), fleet, simulate);
+        fs::write(&config, text).context("write the configuration")?;
+        Ok(Self { program, config, simulate })
     }
 
     /// Makes tables and topics.
@@ -66,7 +70,8 @@ impl Product {
         let mut ops = Vec::new();
         for (service, count) in services {
             for number in 1..=count {
-                let (name, port) = (format!("{service}-{number}"), free_port());
+                let name = format!("{service}-{number}");
+                let port = if service == "simulate" { self.simulate } else { free_port() };
                 let config = self.config.display().to_string();
                 let mut args: Vec<String> = [service, "--config", &config, "--ops-port"].map(str::to_owned).into();
                 args.push(port.to_string());
@@ -83,9 +88,10 @@ impl Product {
     }
 }
 
-fn configuration(state: &State, relay: Relay) -> String {
+fn configuration(state: &State, fleet: Fleet, simulate: u16) -> String {
     let address = |name| state.addresses.get(name).map_or("", String::as_str);
-    let relay = match relay {
+    let simulate = if fleet.simulate { format!("http://127.0.0.1:{simulate}") } else { String::new() };
+    let relay = match fleet.relay {
         Relay::Millwright => "millwright",
         Relay::Debezium => "debezium",
     };
@@ -103,6 +109,9 @@ url = \"{}\"
 
 [relay]
 kind = \"{relay}\"
+
+[simulate]
+address = \"{simulate}\"
 ",
         address("kafka"),
         address("postgres_main"),

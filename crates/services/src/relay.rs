@@ -5,8 +5,8 @@
 //! log does not reach back to it (the slot is new or lost, another cluster or timeline took over, another relay wrote to
 //! the topic), the history is held against the topic and what is missing there is published first (GUARANTEES.md 1).
 
-use bus::{Bus, Message, Record, Topic};
-use std::{collections::HashSet, fmt, str::FromStr, sync::Arc};
+use bus::{Bus, Message, Record, Topic, kafka::admin::Retention};
+use std::{collections::HashSet, fmt, str::FromStr, sync::Arc, time::Duration};
 use store::{
     postgres::outbox_log::{self, Cluster, LogPosition, Logged, OutboxLog, OutboxRow, Session, Slot},
     relay::{Books, Told},
@@ -16,21 +16,23 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wire::partition_of;
 
-/// Rows published at once.
+/// Rows published at once,
 const LOT: usize = 2_000;
+/// but no more bytes than these and one row.
+const LOT_BYTES: usize = 16 << 20;
+/// A lot that takes longer waits for brokers that are away.
+const PUBLISHED: Duration = Duration::from_secs(2);
 /// Bytes of a topic read at once.
 const READ_BYTES: usize = 4 << 20;
 /// Rows of the history read at once.
 const PAGE: i64 = 1_000;
-/// What the topic keeps (`topics apply`); older alerts are not published once more.
-const KEPT_US: i64 = 7 * 86_400 * 1_000_000;
 /// The header that tells where a record's row stands in the log.
 const LSN_HEADER: &str = "mw-lsn";
 
 /// What the relay is given.
 #[derive(Clone)]
 pub struct Parts {
-    /// Where alerts go.
+    /// Where alerts go, without a gap (`kafka::Options::gapless`): what the last record of a partition tells rests on it.
     pub bus: Bus,
     /// Address of the AI database.
     pub url: String,
@@ -69,7 +71,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
 }
 
 async fn relay(parts: &Parts) -> Result<(), Error> {
-    let mut session = Session::connect(&parts.url, &parts.slot).await?;
+    let mut session = session(parts).await?;
     let cluster = session.cluster().await?;
     let slot = session.slot().await?;
     let mut tails = tails(&parts.bus).await?;
@@ -84,6 +86,22 @@ async fn relay(parts: &Parts) -> Result<(), Error> {
     parts.ready.send_replace(true);
     loop {
         forward(parts, &mut log, &cluster, &tails).await?;
+    }
+}
+
+/// A session that has the slot to itself; waits while another relay has it.
+async fn session(parts: &Parts) -> Result<Session, Error> {
+    let mut waits = false;
+    loop {
+        match Session::connect(&parts.url, &parts.slot).await {
+            Err(error @ outbox_log::Error::Taken(_)) => {
+                if !waits {
+                    tracing::info!("{error}: this one waits for its end");
+                }
+                waits = true;
+            }
+            session => return Ok(session?),
+        }
     }
 }
 
@@ -106,10 +124,34 @@ async fn forward(parts: &Parts, log: &mut OutboxLog, cluster: &Cluster, tails: &
             }
         }
     }
-    metrics::counter!("millwright_relay_published_total").increment(messages.len() as u64);
-    parts.bus.publish(Topic::Alerts, messages).await?;
+    let published = messages.len() as u64;
+    publish(parts, messages).await?;
+    metrics::counter!("millwright_relay_published_total").increment(published);
     if let Some(at) = upto {
         log.confirm(at);
+    }
+    Ok(())
+}
+
+/// Publishes in order; meanwhile the relay is not ready where that takes long.
+async fn publish(parts: &Parts, messages: Vec<Message>) -> Result<(), Error> {
+    let mut messages = messages.into_iter().peekable();
+    while messages.peek().is_some() {
+        let mut bytes = 0;
+        let mut lot = Vec::new();
+        while let Some(message) = messages.next_if(|_| bytes < LOT_BYTES) {
+            bytes += message.value.as_ref().map_or(0, Vec::len);
+            lot.push(message);
+        }
+        let mut published = std::pin::pin!(parts.bus.publish(Topic::Alerts, lot));
+        if let Ok(published) = tokio::time::timeout(PUBLISHED, &mut published).await {
+            published?;
+            continue;
+        }
+        tracing::warn!("alerts wait for the brokers");
+        let was = parts.ready.send_replace(false);
+        published.await?;
+        parts.ready.send_replace(was);
     }
     Ok(())
 }
@@ -132,7 +174,7 @@ fn message(row: OutboxRow, place: &Place) -> Message {
 
 /// Makes a new slot and publishes what the topic should have and has not.
 async fn heal(parts: &Parts, session: &mut Session, slot: Slot, cluster: &Cluster) -> Result<(), Error> {
-    let Parts { bus, books, .. } = parts;
+    let books = &parts.books;
     tracing::warn!(
         slot = parts.slot,
         "the log does not reach back to what the topic holds ({slot:?}): comparing the history with the topic"
@@ -141,13 +183,18 @@ async fn heal(parts: &Parts, session: &mut Session, slot: Slot, cluster: &Cluste
     books.forget(&parts.slot).await?;
     let made = session.make_slot(slot).await?;
     let snapshot = books.snapshot(&made.snapshot).await?;
-    let held = held(bus).await?;
-    let mut after = match snapshot.first_of(&held.oldest).await? {
-        Some(first) => first,
-        // The topic never held anything that the history knows: all of it, but for what would have gone already.
-        None if held.was_cut => snapshot.before(crate::now_us() - KEPT_US).await?,
-        None => 0,
-    };
+    let held = held(&parts.bus).await?;
+    // By partition: at and before this place nothing is missing. A relay that died may have been further in one of them.
+    let mut has = Vec::new();
+    for Partition { oldest, was_cut } in &held.partitions {
+        has.push(match snapshot.first_of(oldest).await? {
+            Some(first) => first,
+            // It never held anything that the history knows: all of it, but for what would have gone already.
+            None if *was_cut => snapshot.before(crate::now_us() - Retention::default().alerts_ms * 1000).await?,
+            None => 0,
+        });
+    }
+    let mut after = has.iter().copied().min().unwrap_or(0);
     let mut index = 0;
     let mut published = 0_u64;
     loop {
@@ -155,15 +202,16 @@ async fn heal(parts: &Parts, session: &mut Session, slot: Slot, cluster: &Cluste
         let Some(last) = page.last() else { break };
         after = last.position;
         let mut messages = Vec::new();
-        for Told { row, .. } in page {
-            if Uuid::parse_str(&row.id).is_ok_and(|id| held.ids.contains(&id)) {
-                continue;
+        for Told { position, row } in page {
+            let there = Uuid::parse_str(&row.id).is_ok_and(|id| held.ids.contains(&id));
+            let message = message(row, &Place { cluster: cluster.clone(), end: made.from, index });
+            if !there && position > has[usize::from(message.partition)] {
+                messages.push(message);
+                index += 1;
             }
-            messages.push(message(row, &Place { cluster: cluster.clone(), end: made.from, index }));
-            index += 1;
         }
         published += messages.len() as u64;
-        bus.publish(Topic::Alerts, messages).await?;
+        publish(parts, messages).await?;
     }
     books.set_healed(&parts.slot, cluster).await?;
     tracing::warn!(slot = parts.slot, published, "{published} alerts of the history were not on the topic");
@@ -175,7 +223,12 @@ async fn heal(parts: &Parts, session: &mut Session, slot: Slot, cluster: &Cluste
 #[derive(Default)]
 struct Held {
     ids: HashSet<Uuid>,
-    /// The first ids of each partition.
+    partitions: Vec<Partition>,
+}
+
+#[derive(Default)]
+struct Partition {
+    /// Its first ids.
     oldest: Vec<Uuid>,
     /// Records are gone from its beginning.
     was_cut: bool,
@@ -188,20 +241,19 @@ async fn held(bus: &Bus) -> Result<Held, Error> {
     let mut held = Held::default();
     for partition in 0..Topic::Alerts.partitions() {
         let (mut next, _) = bus.bounds(Topic::Alerts, partition).await?;
-        held.was_cut |= next > 0;
-        let mut oldest = 0;
+        let mut found = Partition { oldest: Vec::new(), was_cut: next > 0 };
         loop {
             let records = bus.read(Topic::Alerts, partition, next, READ_BYTES).await?;
             let Some(last) = records.last() else { break };
             next = last.offset + 1;
             for id in records.iter().filter_map(id_of) {
-                if oldest < OLDEST {
-                    oldest += 1;
-                    held.oldest.push(id);
+                if found.oldest.len() < OLDEST {
+                    found.oldest.push(id);
                 }
                 held.ids.insert(id);
             }
         }
+        held.partitions.push(found);
     }
     Ok(held)
 }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use wire::{READINGS_PARTITIONS, partition_of};
 
 /// Topics of a test's own.
-async fn connect() -> Option<(Options, Bus)> {
+pub async fn connect() -> Option<(Options, Bus)> {
     static PLANTS: AtomicU32 = AtomicU32::new(0);
     let Ok(brokers) = std::env::var("MILLWRIGHT_TEST_KAFKA") else {
         assert!(std::env::var("MILLWRIGHT_TEST_REQUIRED").is_err(), "MILLWRIGHT_TEST_KAFKA is not set");
@@ -48,14 +48,18 @@ async fn connect() -> Option<(Options, Bus)> {
     panic!("the topics do not appear");
 }
 
-/// Closes the bus and takes its topics away.
-async fn end(options: &Options, bus: &Bus) {
-    bus.close().await;
+pub fn admin(options: &Options) -> AdminClient<DefaultClientContext> {
     let mut config = ClientConfig::new();
     options.settings.iter().for_each(|(name, value)| {
         config.set(name, value);
     });
-    let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
+    config.create().unwrap()
+}
+
+/// Closes the bus and takes its topics away.
+pub async fn end(options: &Options, bus: &Bus) {
+    bus.close().await;
+    let admin = admin(options);
     let names: Vec<String> = Topic::ALL.map(|topic| options.topic(topic)).into();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     admin.delete_topics(&names, &AdminOptions::new()).await.unwrap();

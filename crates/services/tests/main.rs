@@ -5,6 +5,7 @@
 mod detect;
 mod ingest;
 mod kafka;
+mod relay;
 mod replay;
 mod room;
 mod simulate;

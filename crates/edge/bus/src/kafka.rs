@@ -20,7 +20,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
     message::{Header, OwnedHeaders},
-    producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer},
+    producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer, PurgeConfig},
     types::RDKafkaErrorCode,
 };
 use std::{
@@ -35,6 +35,8 @@ use wire::Values;
 const QUEUE_BYTES: u64 = 64 << 20;
 /// What a record takes beside its value.
 const RECORD_BYTES: u64 = 100;
+/// How often it is looked whether a producer will never deliver what it was given.
+const LOOK_BROKEN: Duration = Duration::from_millis(100);
 /// A question to the cluster is given up after this time.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How often the ends of the partitions are looked at.
@@ -60,6 +62,9 @@ pub struct Options {
     pub values: Values,
     /// Stands before the name of every topic: a cluster may hold several plants.
     pub topic_prefix: String,
+    /// What is on a partition is the beginning of what was sent to it, whatever failed: the last record tells all. Who
+    /// sends waits for brokers that are away, for ever.
+    pub gapless: bool,
 }
 
 impl Options {
@@ -200,7 +205,7 @@ impl KafkaBus {
         let inner = self.0.clone();
         // Apart, so that the bytes are counted until they are gone even when nobody waits.
         let delivered = tokio::spawn(async move {
-            let delivered = delivered(sends).await;
+            let delivered = inner.settled(sends).await;
             inner.delivered(weight);
             delivered
         });
@@ -309,6 +314,35 @@ impl Inner {
         (sends, None)
     }
 
+    /// The offsets of what was sent.
+    async fn settled(&self, sends: Vec<DeliveryFuture>) -> Result<Vec<i64>, KafkaError> {
+        let mut offsets = Vec::with_capacity(sends.len());
+        let mut failed = None;
+        // All of them, so that none is on its way when the caller sends again.
+        for mut send in sends {
+            let sent = loop {
+                match tokio::time::timeout(LOOK_BROKEN, &mut send).await {
+                    Ok(sent) => break sent,
+                    Err(_) => self.give_up_if_broken(),
+                }
+            };
+            match sent {
+                Ok(Ok(delivery)) => offsets.push(delivery.offset),
+                Ok(Err((error, _))) => failed = Some(error),
+                Err(_) => failed = Some(KafkaError::Canceled),
+            }
+        }
+        failed.map_or(Ok(offsets), Err)
+    }
+
+    /// After a fatal error what waits is left to its timeout; without a gap there is none.
+    fn give_up_if_broken(&self) {
+        let producer = self.producer.read().expect("never poisoned");
+        if producer.client().fatal_error().is_some() {
+            producer.purge(PurgeConfig::default().queue());
+        }
+    }
+
     fn delivered(&self, weight: u64) {
         let mut accepting = self.accepting.lock().expect("never poisoned");
         accepting.waiting -= weight;
@@ -364,20 +398,6 @@ fn keep_looking(bus: &Weak<Inner>) {
             tracing::debug!(?error, "could not look at the ends of the partitions");
         }
     }
-}
-
-async fn delivered(sends: Vec<DeliveryFuture>) -> Result<Vec<i64>, KafkaError> {
-    let mut offsets = Vec::with_capacity(sends.len());
-    let mut failed = None;
-    // All of them, so that none is on its way when the caller sends again.
-    for send in sends {
-        match send.await {
-            Ok(Ok(delivery)) => offsets.push(delivery.offset),
-            Ok(Err((error, _))) => failed = Some(error),
-            Err(_) => failed = Some(KafkaError::Canceled),
-        }
-    }
-    failed.map_or(Ok(offsets), Err)
 }
 
 fn weight(message: &Message) -> u64 {

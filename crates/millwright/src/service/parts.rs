@@ -16,7 +16,7 @@ use services::{
     apart::{ByDetect, ByIngest},
     detect, ingest, relay, simulate, supervise,
 };
-use std::{collections::BTreeMap, net::TcpListener, sync::Arc};
+use std::{collections::BTreeMap, net::TcpListener, sync::Arc, time::Duration};
 use store::{
     History, LiveValues, Store, history,
     live::redis::{self, Redis},
@@ -29,6 +29,9 @@ use wire::Values;
 
 /// Connections of one process to one database.
 const POOL: Sizes = Sizes { write: 4, read: 6 };
+
+/// How often old rows of the outbox are looked for.
+const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// The engines of a plant, as configured.
 #[derive(Clone)]
@@ -246,6 +249,7 @@ impl Needs {
         let bus = self.bus().await?;
         let store = self.store()?;
         let catalogue = self.catalogue(&store, beside).await?;
+        tokio::spawn(prune_outbox(store.clone(), beside.clone()));
         let live = LiveValues::default();
         let mirror = self.plant.redis.clone().map(|redis| {
             let (live, stop) = (live.clone(), beside.clone());
@@ -276,8 +280,9 @@ impl Needs {
     }
 
     async fn relay(&self, stop: CancellationToken) -> Result<(), Error> {
+        let kafka = kafka::Options { gapless: true, ..self.plant.kafka.clone() };
         let parts = relay::Parts {
-            bus: self.bus().await?,
+            bus: Bus::connect(kafka).await?,
             url: self.plant.ai.clone(),
             slot: self.config.relay.slot.clone(),
             books: Books::new(&self.plant.ai)?,
@@ -304,7 +309,7 @@ impl Needs {
             store,
             live,
             catalogue,
-            simulate: None,
+            simulate: self.config.simulate.at().map(portal::Simulated::At),
             health: self.health.subscribe(),
             settings: Arc::new(portal::Settings {
                 notifiers: self.notifiers.clone(),
@@ -345,6 +350,19 @@ impl Needs {
         let control = simulated.expect("the service is given one");
         self.ready.send_replace(true);
         Ok(simulate::run(control, bus, self.config.simulate.demo, stop).await?)
+    }
+}
+
+/// Takes from the outbox what was announced a day ago: a relay reads the log or the history, whatever it missed.
+async fn prune_outbox(store: Store, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        if let Err(error) = store.prune_outbox(i64::MAX).await {
+            tracing::warn!(?error, "could not take old rows from the outbox");
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(PRUNE_EVERY) => {}
+        }
     }
 }
 

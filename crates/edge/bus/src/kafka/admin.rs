@@ -107,7 +107,7 @@ pub fn wanted(options: &Options, retention: Retention, heartbeats: &[String]) ->
     let mut all = vec![
         // The arrival of a reading is the broker's time, whoever sent it.
         topic(Topic::Readings, retention.readings_ms, &[large, ("message.timestamp.type", "LogAppendTime")]),
-        topic(Topic::Alerts, retention.alerts_ms, &[]),
+        topic(Topic::Alerts, retention.alerts_ms, &[large]),
         topic(Topic::DeadLetters, retention.dead_letters_ms, &[large]),
     ];
     all.extend(heartbeats.iter().map(|prefix| Wanted {

@@ -40,6 +40,10 @@ const PRODUCER: [(&str, &str); 7] = [
 const PRODUCER_FIXED: [(&str, &str); 3] =
     [("acks", "all"), ("enable.idempotence", "true"), ("partitioner", "murmur2_random")];
 
+/// What is given up would leave a hole between the records around it, so nothing is: it is tried until it is there, and
+/// what can never be there is the end of the producer.
+const PRODUCER_GAPLESS: [(&str, &str); 2] = [("enable.gapless.guarantee", "true"), ("message.timeout.ms", "0")];
+
 const CONSUMER: [(&str, &str); 4] = [
     ("fetch.error.backoff.ms", "20"),
     // How late the end of a partition is noticed.
@@ -77,6 +81,9 @@ fn fix(config: &mut ClientConfig, fixed: &[(&str, &str)]) {
 pub(super) fn producer(options: &Options) -> Result<FutureProducer<Context>, Error> {
     let mut config = settings(options, &PRODUCER, &options.producer_settings);
     fix(&mut config, &PRODUCER_FIXED);
+    if options.gapless {
+        fix(&mut config, &PRODUCER_GAPLESS);
+    }
     config.create_with_context(Context("producer")).map_err(Error::Settings)
 }
 

@@ -325,6 +325,49 @@ async fn without_brokers_the_senders_are_told() {
     cluster.end().await;
 }
 
+#[tokio::test]
+async fn behind_a_record_that_cannot_be_taken_none_is() {
+    let Some(mut cluster) = Cluster::new().await else { return };
+    // Each record a request of its own, several of them under way at once.
+    for (name, value) in [("batch.num.messages", "1"), ("linger.ms", "0"), ("compression.type", "none")] {
+        cluster.options.producer_settings.insert(name.to_owned(), value.to_owned());
+    }
+    cluster.options.gapless = true;
+    let bus = cluster.open(Limits::WIDE).await;
+    cluster.wanted[1].config.insert("max.message.bytes".to_owned(), "2000".to_owned());
+    let changes = admin::difference(&cluster.options, &cluster.wanted).await.unwrap();
+    admin::apply(&cluster.options, &changes).await.unwrap();
+    let message = |bytes: usize, at: usize| Message {
+        partition: 1,
+        key: Some(at.to_string().into()),
+        headers: Vec::new(),
+        value: Some(vec![b'x'; bytes]),
+    };
+    let keys = async || {
+        let records = bus.read(Topic::Alerts, 1, 0, usize::MAX).await.unwrap();
+        records.iter().map(|record| String::from_utf8_lossy(record.key.as_deref().unwrap()).into_owned()).collect()
+    };
+    // The brokers follow their setting a moment later.
+    let mut taken = 0;
+    while bus.publish(Topic::Alerts, vec![message(5_000, taken)]).await.is_ok() {
+        taken += 1;
+    }
+    for _ in 0..5 {
+        let messages = (0..400).map(|at| message(if at == 200 { 5_000 } else { 10 }, taken + at)).collect();
+        let refused = bus.publish(Topic::Alerts, messages).await;
+        assert!(matches!(refused, Err(Error::Kafka(kafka::Error::NotDelivered(_)))), "{refused:?}");
+        let found: Vec<String> = keys().await;
+        assert_eq!(found, (0..found.len()).map(|at| at.to_string()).collect::<Vec<_>>(), "there is a gap");
+        assert!(found.len() <= taken + 200);
+        taken = found.len();
+    }
+    // It is well again.
+    bus.publish(Topic::Alerts, vec![message(10, taken)]).await.unwrap();
+    assert_eq!(keys().await.len(), taken + 1);
+    bus.close().await;
+    cluster.end().await;
+}
+
 /// Not a promise, a figure: run with `--ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures"]

@@ -13,6 +13,7 @@ type Files = &'static [(&'static str, &'static str)];
 const MAIN: Files = &[
     ("0001_main", include_str!("../../migrations/postgres/main/0001_main.sql")),
     ("0002_portal", include_str!("../../migrations/postgres/main/0002_portal.sql")),
+    ("0003_alert_time", include_str!("../../migrations/postgres/main/0003_alert_time.sql")),
 ];
 const AI: Files = &[
     ("0001_detect", include_str!("../../migrations/postgres/ai/0001_detect.sql")),

@@ -21,6 +21,11 @@ const MESSAGE_MAX: usize = 256 << 20;
 /// A server that hears nothing for so long gives the slot to who asks for it.
 const SERVER_OPTIONS: &str = "-c wal_sender_timeout=5s -c lock_timeout=1s";
 
+/// First half of the advisory lock of a slot, which is waited for as long as for any lock.
+const LOCKS: i32 = 0x6D77_7273;
+/// The server's code for a lock that did not come in time.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+
 /// Why the log cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
@@ -37,6 +42,8 @@ pub enum Error {
     Decode(#[from] pgoutput::Error),
     #[error("the server ended the stream")]
     Ended,
+    #[error("another relay is at work on slot {0}")]
+    Taken(String),
 }
 
 /// Where a transaction ends in the log of one history of one database cluster.
@@ -114,14 +121,22 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects to the AI database; `slot` is made of lower-case letters, digits and `_`.
+    /// Connects to the AI database; `slot` is made of lower-case letters, digits and `_`. The slot is this session's until
+    /// it ends: whoever makes it, heals or streams has nobody beside it.
     ///
     /// # Errors
-    /// The address is none, or the server refuses.
+    /// [`Error::Taken`]; the address is none, or the server refuses.
     pub fn connect(url: &str, slot: &str) -> impl Future<Output = Result<Session, Error>> {
         let config = replication(url, slot);
         let slot = slot.to_owned();
-        async move { Ok(Session { client: ReplicationClient::connect_gated(config?).await?, slot }) }
+        async move {
+            let mut client = ReplicationClient::connect_gated(config?).await?;
+            match client.simple_query(&format!("select pg_advisory_lock({LOCKS}, hashtext('{slot}'))")).await {
+                Ok(_) => Ok(Session { client, slot }),
+                Err(PgWireError::Server(told)) if told.contains(LOCK_NOT_AVAILABLE) => Err(Error::Taken(slot)),
+                Err(error) => Err(error.into()),
+            }
+        }
     }
 
     /// Whose log it is.

@@ -351,6 +351,14 @@ impl Store {
         each!(self, store => store.prune_events(through).await)
     }
 
+    /// Drops the alerts of the topic that were told before a time; one of them that comes once more is told again.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub async fn prune_alerts(&self, before_us: i64) -> Result<usize, Error> {
+        each!(self, store => store.prune_alerts(before_us).await)
+    }
+
     /// Leases due notifications of a channel, oldest first, a `cleared` never before its `raised`; each lease counts as an
     /// attempt begun and is written before this returns.
     ///

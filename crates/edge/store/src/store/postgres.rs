@@ -73,6 +73,21 @@ async fn query_opt(client: &impl GenericClient, sql: &str, values: Values<'_>) -
     Ok(query(client, sql, values).await?.into_iter().next())
 }
 
+/// Rows that one statement deletes: after a long pause there may be more than it has time for.
+const PRUNED: i64 = 5_000;
+
+/// Deletes up to `bound` ($1) by a statement that takes so many rows at once ($2).
+async fn prune(client: &impl GenericClient, sql: &str, bound: &(dyn ToSql + Sync)) -> Result<usize, Error> {
+    let mut pruned = 0;
+    loop {
+        let now = execute(client, sql, &[bound, &PRUNED]).await? as usize;
+        pruned += now;
+        if now < PRUNED as usize {
+            return Ok(pruned);
+        }
+    }
+}
+
 /// One column of rows, as an array: a statement writes many rows at once.
 fn column<R, T>(rows: impl Iterator<Item = R>, of: impl Fn(R) -> T) -> Vec<T> {
     rows.map(of).collect()

@@ -105,13 +105,17 @@ async fn the_log_tells_each_transaction_whole_and_again_until_it_is_confirmed() 
     drop(log);
 
     // Whoever comes next is told again, once the server has noticed that nobody reads.
-    let mut again = loop {
-        match rig.session().await.stream().await {
-            Ok(log) => break log,
-            Err(Error::Replication(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
-            Err(error) => panic!("{error}"),
+    let session = async {
+        loop {
+            match Session::connect(&rig.scratch.url(), &rig.slot).await {
+                Err(Error::Taken(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
+                session => return session.unwrap(),
+            }
         }
     };
+    let mut again = timeout(SOON, session).await.unwrap().stream().await.unwrap();
+    let second = Session::connect(&rig.scratch.url(), &rig.slot).await.map(|_| ());
+    assert!(matches!(&second, Err(Error::Taken(slot)) if *slot == rig.slot), "{second:?}");
     let (told, end) = rows(&mut again, 3).await;
     assert_eq!((told, end), (found, last));
     again.confirm(end);

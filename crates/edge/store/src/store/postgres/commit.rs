@@ -1,6 +1,8 @@
 //! Detect's transaction, as in the file: fences, then effects.
 
-use super::{Error, Micros, Patience, Postgres, advance, column, connect, execute, next_offset, query, query_opt};
+use super::{
+    Error, Micros, Patience, Postgres, advance, column, connect, execute, next_offset, prune, query, query_opt,
+};
 use crate::store::{
     Activation, Step,
     commit::{AlertRow, OwnedStep, event_id},
@@ -122,9 +124,11 @@ impl Postgres {
     /// A relay reads the log and not the table, but people and a take-over look here: rows stay for a day.
     pub(in crate::store) async fn prune_outbox(&self, through: i64) -> Result<usize, Error> {
         let client = connect(&self.ai.write).await?;
-        let sql = "delete from outbox
-                   where position <= $1 and created_at < (now() at time zone 'UTC') - interval '1 day'";
-        Ok(execute(&client, sql, &[&through]).await? as usize)
+        let sql = "delete from outbox where position in (
+                       select position from outbox
+                       where position <= $1 and created_at < (now() at time zone 'UTC') - interval '1 day'
+                       order by position limit $2)";
+        prune(&client, sql, &through).await
     }
 
     pub(in crate::store) async fn fit(&self, hash: &str) -> Result<Option<scoring::Fit>, Error> {

@@ -1,6 +1,6 @@
 //! The event stream: numbered without a gap in commit order.
 
-use super::{Error, Postgres, column, connect, execute, query, query_opt};
+use super::{Error, Postgres, column, connect, execute, prune, query, query_opt};
 use crate::store::{NewEvent, StoredEvent, now_us};
 use deadpool_postgres::{GenericClient, Transaction};
 use serde::Deserialize;
@@ -40,6 +40,13 @@ impl Postgres {
         let client = connect(&self.main.write).await?;
         let through = i64::try_from(through).unwrap_or(i64::MAX);
         Ok(execute(&client, "delete from event where seq <= $1", &[&through]).await? as usize)
+    }
+
+    pub(in crate::store) async fn prune_alerts(&self, before_us: i64) -> Result<usize, Error> {
+        let client = connect(&self.main.write).await?;
+        let sql = "delete from alert where alert_id in (
+                       select alert_id from alert where at_us < $1 order by at_us limit $2)";
+        prune(&client, sql, &before_us).await
     }
 }
 

@@ -78,7 +78,11 @@ impl Books {
         // It never goes back to the pool, so its transaction ends with it.
         let client = Object::take(connect(&self.0.read).await?);
         let name = name.replace('\'', "''");
-        let sql = format!("begin isolation level repeatable read; set transaction snapshot '{name}'");
+        // Between two questions the topic is read, or brokers are waited for.
+        let sql = format!(
+            "begin isolation level repeatable read; set transaction snapshot '{name}';
+             set local idle_in_transaction_session_timeout = 0"
+        );
         client.batch_execute(&sql).await?;
         Ok(Snapshot(client))
     }

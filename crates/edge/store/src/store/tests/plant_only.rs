@@ -89,6 +89,18 @@ async fn announced_rows_stay_for_a_day() {
 }
 
 #[tokio::test]
+async fn alerts_that_were_told_long_ago_go() {
+    let Some(room) = Room::plant().await else { return };
+    let store = room.open();
+    let event = |id: usize| NewEvent { kind: "alert".into(), data: format!(r#"{{"alert_id":"{id}"}}"#) };
+    store.record(Record { events: (0..6_000).map(event).collect(), ..Record::default() }).await.unwrap();
+    assert_eq!(store.prune_alerts(0).await.unwrap(), 0);
+    // More than one statement takes.
+    assert_eq!(store.prune_alerts(i64::MAX).await.unwrap(), 6_000);
+    assert_eq!(store.prune_alerts(i64::MAX).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_paused_detector_s_lock_is_waited_for() {
     let Some(room) = Room::plant().await else { return };
     let store = room.open();
