@@ -99,7 +99,7 @@ async fn entry(
         ("confirmed", row.confirmed.into()),
         ("state", live.map_or("unknown", |live| live.state.as_str()).into()),
         ("last_seen", time(last_seen_us)),
-        ("stale", live.is_none_or(|live| is_stale(live, now_us)).into()),
+        ("stale", (app.parts.live.is_stale() || live.is_none_or(|live| is_stale(live, now_us))).into()),
         ("severity", worst.map(Severity::as_str).into()),
         ("conditions", conditions.into()),
     ]))

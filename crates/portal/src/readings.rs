@@ -109,7 +109,12 @@ fn decimal(value: i64, scale: u8) -> Box<RawValue> {
 )]
 pub(crate) async fn status(State(app): State<App>, Machine(machine): Machine) -> Answer {
     if let Some(live) = app.parts.live.get(&machine) {
-        return Ok(answer::value(&live_json(&live, now_us())));
+        let mut value = live_json(&live, now_us());
+        if app.parts.live.is_stale() {
+            // What feeds the live values is gone: these are the last that were known.
+            value.insert("stale".to_owned(), true.into());
+        }
+        return Ok(answer::value(&value));
     }
     // Live values are a mirror; until it is filled again the newest stored reading is what is known.
     let newest = app.parts.history.logs(&machine, i64::MIN, i64::MAX, 1, None).await?;

@@ -161,6 +161,7 @@ async fn a_plant_that_another_service_simulates_is_asked_there() {
         service: "simulate",
         health: rig.parts.health.clone(),
         ready: watch::channel(true).1,
+        trouble: watch::channel(None).1,
         metrics: rig.parts.settings.metrics.clone(),
         simulate: Some(simulated()),
     };

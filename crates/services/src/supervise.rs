@@ -11,8 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Pause after the first failure; doubled with each that follows at once.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// Longest pause.
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Longest pause: what was away is used again so soon after it is back.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// A loop that ran for so long begins with the shortest pause again.
+const FRESH_AFTER: Duration = Duration::from_secs(10);
 /// A loop that has run for so long is well again.
 const WELL_AFTER: Duration = Duration::from_secs(2);
 
@@ -43,7 +45,7 @@ where
             Ok(Err(error)) => chain(&error),
             Err(error) => format!("panicked: {error}"),
         };
-        if began.elapsed() > BACKOFF_MAX {
+        if began.elapsed() > FRESH_AFTER {
             backoff = BACKOFF_MIN;
         }
         tracing::error!(part = name, "{name} failed and starts again in {} ms: {failure}", backoff.as_millis());
