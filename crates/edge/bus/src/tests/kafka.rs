@@ -1,6 +1,6 @@
 //! The bus against a real cluster: `MILLWRIGHT_TEST_KAFKA`, host:port of its brokers.
 
-use super::contract::{self, Harness, Limits, assigned, batch, next_records, offsets, started, take, until_caught_up};
+use super::contract::{self, Harness, Limits, batch, next_records, offsets, started, take};
 use crate::{
     Bus, Consumer, DeadLetter, Error, Event, Message, Outgoing, Topic,
     kafka::{
@@ -364,44 +364,6 @@ async fn behind_a_record_that_cannot_be_taken_none_is() {
     // It is well again.
     bus.publish(Topic::Alerts, vec![message(10, taken)]).await.unwrap();
     assert_eq!(keys().await.len(), taken + 1);
-    bus.close().await;
-    cluster.end().await;
-}
-
-/// Not a promise, a figure: run with `--ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
-async fn rates() {
-    let Some(cluster) = Cluster::new().await else { return };
-    let bus = cluster.open(Limits::WIDE).await;
-    for (name, len, lot, lots) in [("readings of 120 bytes", 120, 1000, 400), ("batches of 10 kB", 10_000, 50, 400)] {
-        let mut consumer = assigned(&bus, 3).await;
-        for partition in 0..3 {
-            let (_, end) = bus.bounds(Topic::Readings, partition).await.unwrap();
-            consumer.start(partition, end).await.unwrap();
-        }
-        until_caught_up(&mut consumer).await;
-        let began = Instant::now();
-        let senders = (0..4).map(|sender| {
-            let bus = bus.clone();
-            tokio::spawn(async move {
-                for number in 0..lots / 4 {
-                    let records = (0..lot).map(|at| batch((at % 3) as u16, number + sender, len)).collect();
-                    bus.send(records).await.unwrap();
-                }
-            })
-        });
-        for sender in senders.collect::<Vec<_>>() {
-            sender.await.unwrap();
-        }
-        let total = (lot * lots) as usize;
-        eprintln!("{name}: sent {:.0}/s", total as f64 / began.elapsed().as_secs_f64());
-        let (began, mut taken) = (Instant::now(), 0);
-        while taken < total {
-            taken += next_records(&mut consumer, 2 << 20).await.unwrap().len();
-        }
-        eprintln!("{name}: taken {:.0}/s", total as f64 / began.elapsed().as_secs_f64());
-    }
     bus.close().await;
     cluster.end().await;
 }
