@@ -159,8 +159,9 @@ impl Lines {
             Err(wrong) => {
                 let says =
                     format!("something accepts connections at bus.brokers and does not answer as a broker: {wrong}");
-                let next = "name a client port of the brokers, not one of the controllers; where they want TLS or a \
-                            password, set security.protocol and sasl.* in bus.settings";
+                let next = "advertised.listeners of a broker tells clients where to go on: it must name an address that this \
+                            machine reaches. Or name a client port of the brokers, not one of the controllers; where they \
+                            want TLS or a password, set security.protocol and sasl.* in bus.settings";
                 return self.fail("kafka", says, next);
             }
         };

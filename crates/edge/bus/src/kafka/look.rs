@@ -1,7 +1,7 @@
 //! A look at a cluster from outside: who answers, under which names, and how the topics stand. Changes nothing.
 
 use super::{
-    Error, Options,
+    ANSWER_MAX, Error, Options,
     admin::{ApplyError, settings_of},
     blocking, client,
 };
@@ -10,11 +10,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     metadata::{MetadataBroker, MetadataPartition, MetadataTopic},
 };
-use std::{collections::BTreeMap, time::Duration};
-
-/// Clients that ask one after the other, and how long each waits.
-const TRIES: u32 = 4;
-const ANSWER_WITHIN: Duration = Duration::from_millis(1_900);
+use std::collections::BTreeMap;
 
 /// What the brokers that answer at the bootstrap address tell of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,20 +46,9 @@ pub struct TopicState {
 /// # Errors
 /// Nobody does.
 pub async fn look(options: &Options) -> Result<Cluster, Error> {
-    let options = options.clone();
+    let eyes: BaseConsumer<client::Context> = client::reader(options)?;
     blocking(move || {
-        // A client that has learnt where brokers say they are asks there alone. Where that is wrong, its own first question
-        // may have come before ours, so each try is a new client.
-        let mut tries = 0;
-        let metadata = loop {
-            let eyes: BaseConsumer<client::Context> = client::reader(&options)?;
-            tries += 1;
-            match eyes.fetch_metadata(None, ANSWER_WITHIN) {
-                Ok(metadata) => break metadata,
-                Err(_) if tries < TRIES => {}
-                Err(error) => return Err(Error::NoAnswer(error)),
-            }
-        };
+        let metadata = eyes.fetch_metadata(None, ANSWER_MAX).map_err(Error::NoAnswer)?;
         let broker = |broker: &MetadataBroker| Broker {
             id: broker.id(),
             host: broker.host().to_owned(),
