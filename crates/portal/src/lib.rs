@@ -1,8 +1,8 @@
 //! What people and programs see: HTTP API, event stream, alarm life cycle, notifications, the live page.
 //!
-//! Two loops and a router. Delivery reads the outbox by position, lets `alarm::Alarm` decide what a person must do, and
-//! writes alarm, audit, event and notification rows with its position in one transaction. Does not know the command line
-//! nor how readings are judged.
+//! Two loops and a router. Delivery reads the outbox, or in a plant the topic of alerts, by position, lets `alarm::Alarm`
+//! decide what a person must do, and writes alarm, audit, event and notification rows with its position in one
+//! transaction. Does not know the command line nor how readings are judged.
 
 mod alarm_routes;
 mod alarms;

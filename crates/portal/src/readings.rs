@@ -103,7 +103,7 @@ fn decimal(value: i64, scale: u8) -> Box<RawValue> {
     tag = "machines",
     params(("machineId" = String, Path, description = "Machine")),
     responses(
-        (status = 200, description = "Status; `stale` where nothing came for a while", body = Object),
+        (status = 200, description = "Status; `stale` where nothing came for a while, or what feeds it is gone", body = Object),
         (status = 404, description = "No such machine", body = Problem, content_type = "application/problem+json"),
     )
 )]

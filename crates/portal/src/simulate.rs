@@ -43,6 +43,7 @@ const ANSWER_MAX: usize = 64 * 1024;
         (status = 200, description = "Machine, profile and its end", body = Object),
         (status = 404, description = "No such simulated machine", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "No plant is simulated", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The service that simulates is away", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "No such profile", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The service that simulates is away", body = Problem, content_type = "application/problem+json"),
     )

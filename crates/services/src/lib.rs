@@ -1,4 +1,4 @@
-//! One loop each: simulate, replay, ingest, detect; and what keeps them running.
+//! One loop each: simulate, replay, ingest, detect, relay; and what keeps them running.
 //!
 //! A loop is given what it needs and a token that stops it between two batches; it ends with its error, and
 //! [`supervise()`] starts it again from where its effects were committed. Does not know HTTP or the command line.
