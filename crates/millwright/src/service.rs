@@ -25,9 +25,6 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// How often what the figures gathered is folded together.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
-
 /// A service of a plant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
@@ -149,12 +146,6 @@ async fn serve(
     };
     tasks.spawn(last, "ops", &health, move |stop| portal::serve_ops(ops_parts.clone(), ops.try_clone(), stop));
     tasks.spawn(work, service.name(), &health, move |stop| parts::run(needs.clone(), simulated.clone(), stop));
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(UPKEEP_EVERY).await;
-            metrics.run_upkeep();
-        }
-    });
     let text = match output {
         Output::Json => {
             format!("{}\n", serde_json::json!({ "service": service.name(), "ops": format!("http://{address}") }))

@@ -9,11 +9,14 @@ use anyhow::{Context, Result};
 use catalog::{Catalogue, MatchRule};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use notify::{Notifier, Webhook, WebhookOptions};
-use std::{io::IsTerminal, sync::Arc};
+use std::{io::IsTerminal, sync::Arc, time::Duration};
 use tracing_subscriber::EnvFilter;
 
 /// Seconds up to which a latency is counted, from a good fsync to far beyond the promise of 1 s.
 const BUCKETS_S: [f64; 14] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+/// How often what the figures gathered is folded together.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// What the configuration means.
 pub(crate) struct Checked {
@@ -77,10 +80,18 @@ pub(crate) fn log(config: &Config, checked: &Checked) -> Result<()> {
     begun.map_err(anyhow::Error::from_boxed).context("begin the log")
 }
 
-/// Where figures gather.
+/// Where figures gather; a task of the runtime that calls this folds together what has gathered.
 pub(crate) fn metrics() -> Result<PrometheusHandle> {
-    PrometheusBuilder::new()
+    let metrics = PrometheusBuilder::new()
         .set_buckets(&BUCKETS_S)
         .and_then(PrometheusBuilder::install_recorder)
-        .context("install the recorder of figures")
+        .context("install the recorder of figures")?;
+    let folded = metrics.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP_EVERY).await;
+            folded.run_upkeep();
+        }
+    });
+    Ok(metrics)
 }

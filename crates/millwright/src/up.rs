@@ -36,8 +36,6 @@ const BLOCKING: usize = 12;
 const ASK_EVERY: Duration = Duration::from_millis(2);
 /// After so long without readiness a person is told why.
 const TELL_AFTER: Duration = Duration::from_secs(5);
-/// How often what the figures gathered is folded together.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -174,12 +172,6 @@ impl Up {
             let (bus, demo) = (bus.clone(), self.config.simulate.demo);
             tasks.spawn(doors, "simulate", &health, move |stop| simulate::run(plant.clone(), bus.clone(), demo, stop));
         }
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(UPKEEP_EVERY).await;
-                metrics.run_upkeep();
-            }
-        });
 
         let ready = tokio::select! {
             () = stopping.cancelled() => false,
