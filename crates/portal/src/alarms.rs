@@ -1,4 +1,7 @@
 //! The alarms, in memory and in the store: one lock, one transaction a step.
+//!
+//! Several portals may share a database: a step is judged on an edition of the alarms and written only where that is still
+//! the newest. Who was overtaken reads what changed and judges again.
 
 mod groups;
 mod room;
@@ -14,12 +17,17 @@ use crate::{hub::Hub, quiet::QuietArrivals};
 use alarm::{Action, Alarm, Audit, Change, Command, Criticality, Event};
 use catalog::{Catalogue, Severity};
 use room::Room;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use step::Step;
 use store::{AlarmRow, Attempted, MachineRow, MaintenanceRow, NewAudit, NewEvent, NotificationRow, Record, Store};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use uuid::Uuid;
 use wire::{Alert, AlertText};
+
+/// How often it is asked what other portals wrote.
+const KEEP_UP_EVERY: Duration = Duration::from_millis(50);
+/// Events taken onto the stream at once.
+const EVENTS: usize = 256;
 
 /// Every alarm. Whoever changes one holds the lock until the change is durable. Cheap to clone.
 #[derive(Clone)]
@@ -59,6 +67,35 @@ pub(crate) enum CommandError {
     Store(#[from] store::Error),
 }
 
+/// Whether another portal was quicker: nothing was written, and the step is to be judged again.
+trait Overtaken {
+    fn overtaken(&self) -> bool;
+}
+
+impl Overtaken for store::Error {
+    fn overtaken(&self) -> bool {
+        matches!(self, store::Error::Overtaken)
+    }
+}
+
+impl Overtaken for CommandError {
+    fn overtaken(&self) -> bool {
+        matches!(self, CommandError::Store(error) if error.overtaken())
+    }
+}
+
+/// Judges and writes a step, again and again while another portal is quicker.
+macro_rules! until_written {
+    ($step:block) => {
+        loop {
+            match async { $step }.await {
+                Err(error) if Overtaken::overtaken(&error) => {}
+                done => break done,
+            }
+        }
+    };
+}
+
 impl Alarms {
     /// Reads every alarm from the store.
     pub(crate) async fn load(parts: &crate::Parts, hub: Arc<Hub>) -> Result<Alarms, store::Error> {
@@ -91,13 +128,15 @@ impl Alarms {
     pub(crate) async fn command(&self, id: Uuid, command: Command) -> Result<AlarmRow, CommandError> {
         let inner = self.inner.clone();
         finish(async move {
-            let mut room = inner.enter().await?;
-            let mut step = Step::new(&room, &inner.rules);
-            let row = step.row(id).cloned().ok_or(CommandError::Missing(id))?;
-            let row = step.order(row, &command)?;
-            let done = step.done();
-            inner.write(&mut room, done).await?;
-            Ok(row)
+            until_written!({
+                let mut room = inner.enter().await?;
+                let mut step = Step::new(&room, &inner.rules);
+                let row = step.row(id).cloned().ok_or(CommandError::Missing(id))?;
+                let row = step.order(row, &command)?;
+                let done = step.done();
+                inner.write(&mut room, done).await?;
+                Ok(row)
+            })
         })
         .await
     }
@@ -107,38 +146,40 @@ impl Alarms {
     pub(crate) async fn maintenance(&self, machine: &str, command: Command) -> Result<Vec<AlarmRow>, CommandError> {
         let (inner, machine) = (self.inner.clone(), machine.to_owned());
         finish(async move {
-            let mut room = inner.enter().await?;
-            let mut standing = room.window(&machine, command.at_us).cloned();
-            if matches!(command.action, Action::EndMaintenance) {
-                // Where none stands the next one that is planned is called off.
-                standing = standing.or_else(|| room.planned(&machine, command.at_us).cloned());
-            }
-            // The window is judged by the rules of an alarm, also where the machine has none yet.
-            let mut judged = Alarm::new(&machine, "maintenance", "Maintenance", Criticality::default());
-            judged.maintenance = standing.as_ref().map(step::maintenance_of);
-            let outcome = judged.apply(&Event::Person(command.clone()))?;
-
-            let mut step = Step::new(&room, &inner.rules);
-            if let Some(audit) = outcome.audit {
-                step.note(format!("machine:{machine}"), audit);
-            }
-            if let Some(window) = window(&machine, standing, &command) {
-                step.record.maintenance.push(window);
-            }
-            let mut rows: Vec<AlarmRow> = step.of_machine(&machine).into_iter().cloned().collect();
-            // Who was first is told first, so that those who follow stay silent.
-            rows.sort_by_key(|row| row.group.is_some());
-            let mut changed = Vec::with_capacity(rows.len());
-            for row in rows {
-                // An alarm that is in no window has none to end.
-                if matches!(command.action, Action::EndMaintenance) && row.alarm.maintenance.is_none() {
-                    continue;
+            until_written!({
+                let mut room = inner.enter().await?;
+                let mut standing = room.window(&machine, command.at_us).cloned();
+                if matches!(command.action, Action::EndMaintenance) {
+                    // Where none stands the next one that is planned is called off.
+                    standing = standing.or_else(|| room.planned(&machine, command.at_us).cloned());
                 }
-                changed.push(step.order(row, &command)?);
-            }
-            let done = step.done();
-            inner.write(&mut room, done).await?;
-            Ok(changed)
+                // The window is judged by the rules of an alarm, also where the machine has none yet.
+                let mut judged = Alarm::new(&machine, "maintenance", "Maintenance", Criticality::default());
+                judged.maintenance = standing.as_ref().map(step::maintenance_of);
+                let outcome = judged.apply(&Event::Person(command.clone()))?;
+
+                let mut step = Step::new(&room, &inner.rules);
+                if let Some(audit) = outcome.audit {
+                    step.note(format!("machine:{machine}"), audit);
+                }
+                if let Some(window) = window(&machine, standing, &command) {
+                    step.record.maintenance.push(window);
+                }
+                let mut rows: Vec<AlarmRow> = step.of_machine(&machine).into_iter().cloned().collect();
+                // Who was first is told first, so that those who follow stay silent.
+                rows.sort_by_key(|row| row.group.is_some());
+                let mut changed = Vec::with_capacity(rows.len());
+                for row in rows {
+                    // An alarm that is in no window has none to end.
+                    if matches!(command.action, Action::EndMaintenance) && row.alarm.maintenance.is_none() {
+                        continue;
+                    }
+                    changed.push(step.order(row, &command)?);
+                }
+                let done = step.done();
+                inner.write(&mut room, done).await?;
+                Ok(changed)
+            })
         })
         .await
     }
@@ -153,22 +194,24 @@ impl Alarms {
     ) -> Result<Vec<AlarmRow>, CommandError> {
         let (inner, machine) = (self.inner.clone(), machine.to_owned());
         finish(async move {
-            let mut room = inner.enter().await?;
-            // Judged as it will be when it begins.
-            let begin = Command { at_us: from_us, ..command.clone() };
-            let outcome = Alarm::new(&machine, "maintenance", "Maintenance", Criticality::default())
-                .apply(&Event::Person(begin.clone()))?;
-            let mut step = Step::new(&room, &inner.rules);
-            if let Some(audit) = outcome.audit {
-                let why = audit.why.map(|reason| format!("from {}: {reason}", wire::format_time(from_us)));
-                let (action, to) = ("plan_maintenance".to_owned(), audit.from.clone());
-                step.note(format!("machine:{machine}"), Audit { at_us: command.at_us, action, to, why, ..audit });
-            }
-            step.record.maintenance.extend(window(&machine, None, &begin));
-            let rows = step.of_machine(&machine).into_iter().cloned().collect();
-            let done = step.done();
-            inner.write(&mut room, done).await?;
-            Ok(rows)
+            until_written!({
+                let mut room = inner.enter().await?;
+                // Judged as it will be when it begins.
+                let begin = Command { at_us: from_us, ..command.clone() };
+                let outcome = Alarm::new(&machine, "maintenance", "Maintenance", Criticality::default())
+                    .apply(&Event::Person(begin.clone()))?;
+                let mut step = Step::new(&room, &inner.rules);
+                if let Some(audit) = outcome.audit {
+                    let why = audit.why.map(|reason| format!("from {}: {reason}", wire::format_time(from_us)));
+                    let (action, to) = ("plan_maintenance".to_owned(), audit.from.clone());
+                    step.note(format!("machine:{machine}"), Audit { at_us: command.at_us, action, to, why, ..audit });
+                }
+                step.record.maintenance.extend(window(&machine, None, &begin));
+                let rows = step.of_machine(&machine).into_iter().cloned().collect();
+                let done = step.done();
+                inner.write(&mut room, done).await?;
+                Ok(rows)
+            })
         })
         .await
     }
@@ -182,23 +225,29 @@ impl Alarms {
     ) -> Result<(), store::Error> {
         let inner = self.inner.clone();
         finish(async move {
-            let mut room = inner.enter().await?;
-            let mut step = Step::new(&room, &inner.rules);
-            step.record.audit = audit;
-            step.record.events = events;
-            for machine in &machines {
-                step.set_criticality(machine);
-            }
-            step.record.machines = machines;
-            let done = step.done();
-            inner.write(&mut room, done).await
+            until_written!({
+                let mut room = inner.enter().await?;
+                let mut step = Step::new(&room, &inner.rules);
+                step.record.audit = audit.clone();
+                step.record.events = events.clone();
+                for machine in &machines {
+                    step.set_criticality(machine);
+                }
+                step.record.machines = machines.clone();
+                let done = step.done();
+                inner.write(&mut room, done).await
+            })
         })
         .await
     }
 
     /// Where the portal stands in a partition of the alerts; the outbox is partition 0.
     pub(crate) async fn position(&self, partition: u16) -> Result<i64, store::Error> {
-        Ok(self.inner.enter().await?.position(partition))
+        let mut room = self.inner.enter().await?;
+        if room.edition().is_some() {
+            room.refresh(&self.inner.store).await?;
+        }
+        Ok(room.position(partition))
     }
 
     /// Takes alerts of a partition in its order: (position after it, alert's JSON). What is not above the portal's
@@ -207,58 +256,106 @@ impl Alarms {
     /// # Errors
     /// Another portal went on from here, or the store failed; nothing was written, or the next call finds it written.
     pub(crate) async fn deliver(&self, partition: u16, batch: Vec<(i64, String)>) -> Result<(), store::Error> {
-        let mut room = self.inner.enter().await?;
-        let from = room.position(partition);
-        let mut to = from;
-        let mut alerts: Vec<(Alert, String)> = batch
-            .into_iter()
-            .filter(|(position, _)| *position > from)
-            .filter_map(|(position, json)| {
-                to = position;
-                Alert::from_json(&json)
-                    .inspect_err(|error| tracing::error!(partition, position, %error, "this is no alert"))
-                    .ok()
-                    .map(|alert| (alert, json))
-            })
-            .collect();
-        if to <= from {
-            return Ok(());
-        }
-        let ids = alerts.iter().map(|(alert, _)| alert.alert_id).collect();
-        let mut known = self.inner.store.known_alerts(ids).await?;
-        alerts.retain(|(alert, _)| known.insert(alert.alert_id));
-        let registry = storm::registry(&self.inner.store, &room, alerts.iter().map(|(alert, _)| alert)).await?;
-        let mut step = Step::new(&room, &self.inner.rules);
-        step.record.partition = partition;
-        step.record.position = Some((from, to));
-        for (alert, json) in &alerts {
-            step.alert(alert, json, &registry);
-        }
-        storm::judge(&mut step, alerts.iter().map(|(alert, _)| alert), &registry);
-        let done = step.done();
-        self.inner.write(&mut room, done).await
+        until_written!({
+            let mut room = self.inner.enter().await?;
+            let from = room.position(partition);
+            let mut to = from;
+            let mut alerts: Vec<(Alert, &str)> = batch
+                .iter()
+                .filter(|(position, _)| *position > from)
+                .filter_map(|(position, json)| {
+                    to = *position;
+                    Alert::from_json(json)
+                        .inspect_err(|error| tracing::error!(partition, position, %error, "this is no alert"))
+                        .ok()
+                        .map(|alert| (alert, &**json))
+                })
+                .collect();
+            if to <= from {
+                return Ok(());
+            }
+            let ids = alerts.iter().map(|(alert, _)| alert.alert_id).collect();
+            let mut known = self.inner.store.known_alerts(ids).await?;
+            alerts.retain(|(alert, _)| known.insert(alert.alert_id));
+            let registry = storm::registry(&self.inner.store, &room, alerts.iter().map(|(alert, _)| alert)).await?;
+            let mut step = Step::new(&room, &self.inner.rules);
+            step.record.partition = partition;
+            step.record.position = Some((from, to));
+            for (alert, json) in &alerts {
+                step.alert(alert, json, &registry);
+            }
+            storm::judge(&mut step, alerts.iter().map(|(alert, _)| alert), &registry);
+            let done = step.done();
+            self.inner.write(&mut room, done).await
+        })
     }
 
     /// What the clock brings: shelves that end, alarms that ask again, maintenance that begins or is over.
     pub(crate) async fn clock(&self, now_us: i64) -> Result<(), store::Error> {
-        let mut room = self.inner.enter().await?;
-        let begun = room.begun_by(now_us);
-        // Told to the caller's loop also where nothing is written below.
-        self.inner.due.send_replace(room.due_us());
-        let mut step = Step::new(&room, &self.inner.rules);
-        // Before the end of another window, so that no alarm is told of between the two.
-        begun.iter().for_each(|window| step.begin(window, now_us));
-        let mut due = room.due_by(now_us);
-        if due.is_empty() && step.record.audit.is_empty() {
-            return Ok(());
+        until_written!({
+            let mut room = self.inner.enter().await?;
+            let begun = room.begun_by(now_us);
+            // Told to the caller's loop also where nothing is written below.
+            self.inner.due.send_replace(room.due_us());
+            let mut step = Step::new(&room, &self.inner.rules);
+            // Before the end of another window, so that no alarm is told of between the two.
+            begun.iter().for_each(|window| step.begin(window, now_us));
+            let mut due = room.due_by(now_us);
+            if due.is_empty() && step.record.audit.is_empty() {
+                return Ok(());
+            }
+            // Who was first is told first, so that those who follow stay silent.
+            due.sort_by_key(|id| step.row(*id).is_some_and(|row| row.group.is_some()));
+            for id in due {
+                step.clock(id, now_us);
+            }
+            let done = step.done();
+            self.inner.write(&mut room, done).await
+        })
+    }
+
+    /// Takes what other portals write into the room and onto the stream; ends at once where there can be no other.
+    pub(crate) async fn keep_up(&self) {
+        let mut seen = None;
+        let mut failing = false;
+        loop {
+            match self.catch_up(seen).await {
+                Ok(None) => return,
+                Ok(newest) => (seen, failing) = (newest, false),
+                // Said once, however long it lasts.
+                Err(error) if !failing => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "could not ask what other portals wrote");
+                    failing = true;
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(KEEP_UP_EVERY).await;
         }
-        // Who was first is told first, so that those who follow stay silent.
-        due.sort_by_key(|id| step.row(*id).is_some_and(|row| row.group.is_some()));
-        for id in due {
-            step.clock(id, now_us);
+    }
+
+    /// Takes what was written after `seen`, (edition, last seq): the newest of both.
+    async fn catch_up(&self, seen: Option<(i64, u64)>) -> Result<Option<(i64, u64)>, store::Error> {
+        let Inner { store, hub, room, due, queued, .. } = &*self.inner;
+        let Some(newest) = store.edition().await? else { return Ok(None) };
+        let mut told = match seen {
+            Some((edition, _)) if edition == newest => return Ok(seen),
+            Some((_, told)) => told,
+            None => store.event_range().await?.1,
+        };
+        let mut room = room.clone().lock_owned().await;
+        if room.edition().is_some_and(|edition| edition < newest) {
+            room.refresh(store).await?;
+            due.send_replace(room.due_us());
+            queued.send_replace(());
         }
-        let done = step.done();
-        self.inner.write(&mut room, done).await
+        drop(room);
+        loop {
+            // What this portal told before is known to who follows.
+            let events = store.events_after(told, EVENTS).await?;
+            let Some(last) = events.last() else { return Ok(Some((newest, told))) };
+            told = last.seq;
+            hub.publish(&events);
+        }
     }
 
     /// Changes with what the clock waits for.
@@ -273,39 +370,43 @@ impl Alarms {
 
     /// A notification was taken: its channel is well.
     pub(crate) async fn sent(&self, row: &NotificationRow, at_us: i64) -> Result<(), store::Error> {
-        let mut room = self.inner.enter().await?;
-        let mut step = Step::new(&room, &self.inner.rules);
-        let (id, _) = channel_alarm(&row.channel);
-        let Some(alarm) = step.row(id).filter(|alarm| alarm.alarm.standing).cloned() else {
-            drop(room);
-            return self.inner.store.attempted(row.id, at_us, Attempted::Sent).await;
-        };
-        step.record.attempted.push((row.id, at_us, Attempted::Sent));
-        step.system(alarm, Change::Cleared, row.id, Severity::Critical, at_us, "");
-        let done = step.done();
-        self.inner.write(&mut room, done).await
+        until_written!({
+            let mut room = self.inner.enter().await?;
+            let mut step = Step::new(&room, &self.inner.rules);
+            let (id, _) = channel_alarm(&row.channel);
+            let Some(alarm) = step.row(id).filter(|alarm| alarm.alarm.standing).cloned() else {
+                drop(room);
+                return self.inner.store.attempted(row.id, at_us, Attempted::Sent).await;
+            };
+            step.record.attempted.push((row.id, at_us, Attempted::Sent));
+            step.system(alarm, Change::Cleared, row.id, Severity::Critical, at_us, "");
+            let done = step.done();
+            self.inner.write(&mut room, done).await
+        })
     }
 
     /// A notification will never arrive: people hear of it on the other channels.
     pub(crate) async fn dead(&self, row: &NotificationRow, at_us: i64, why: String) -> Result<(), store::Error> {
-        let mut room = self.inner.enter().await?;
-        let mut step = Step::new(&room, &self.inner.rules);
-        let (id, part) = channel_alarm(&row.channel);
-        let mut alarm = step.row(id).cloned().unwrap_or_else(|| AlarmRow {
-            id,
-            alarm: Alarm::of_system(&part, NOTIFICATION_DEAD, "Notification"),
-            alert: None,
-            text: None,
-            group: None,
-        });
-        alarm.text = Some(AlertText {
-            en: format!("channel {}: a notification was not delivered: {why}", row.channel),
-            ko: format!("채널 {}: 알림 전달 실패: {why}", row.channel),
-        });
-        step.record.attempted.push((row.id, at_us, Attempted::Dead(why)));
-        step.system(alarm, Change::Raised, row.id, Severity::Critical, at_us, &row.channel);
-        let done = step.done();
-        self.inner.write(&mut room, done).await
+        until_written!({
+            let mut room = self.inner.enter().await?;
+            let mut step = Step::new(&room, &self.inner.rules);
+            let (id, part) = channel_alarm(&row.channel);
+            let mut alarm = step.row(id).cloned().unwrap_or_else(|| AlarmRow {
+                id,
+                alarm: Alarm::of_system(&part, NOTIFICATION_DEAD, "Notification"),
+                alert: None,
+                text: None,
+                group: None,
+            });
+            alarm.text = Some(AlertText {
+                en: format!("channel {}: a notification was not delivered: {why}", row.channel),
+                ko: format!("채널 {}: 알림 전달 실패: {why}", row.channel),
+            });
+            step.record.attempted.push((row.id, at_us, Attempted::Dead(why.clone())));
+            step.system(alarm, Change::Raised, row.id, Severity::Critical, at_us, &row.channel);
+            let done = step.done();
+            self.inner.write(&mut room, done).await
+        })
     }
 }
 
@@ -314,7 +415,7 @@ impl Inner {
     async fn enter(&self) -> Result<OwnedMutexGuard<Room>, store::Error> {
         let mut room = self.room.clone().lock_owned().await;
         if room.stale {
-            *room = Room::load(&self.store).await?;
+            room.refresh(&self.store).await?;
         }
         Ok(room)
     }
@@ -326,8 +427,7 @@ impl Inner {
         let windows = record.maintenance.clone();
         let notified = record.audit.iter().any(|line| !line.notify.is_empty());
         let events = self.store.record(record).await?;
-        room.take(position, changed, windows);
-        room.stale = false;
+        room.took(position, changed, windows);
         self.hub.publish(&events);
         self.due.send_replace(room.due_us());
         if notified {

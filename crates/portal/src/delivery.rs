@@ -60,8 +60,16 @@ pub(crate) async fn run(
         }
         follow(parts, alarms, stop).await
     };
+    let keep_up = async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = alarms.keep_up() => {}
+        }
+        Ok(())
+    };
     tokio::try_join!(
         deliver,
+        keep_up,
         async { Ok(clock(alarms, stop).await?) },
         async { Ok(tidy(&parts.store, stop).await?) },
         async { Ok(notifications::run(&parts.store, alarms, &parts.settings.notifiers, stop).await?) },

@@ -94,6 +94,9 @@ struct Up {
     /// How many `millwright detect`.
     #[arg(long, default_value_t = 1)]
     detectors: u16,
+    /// How many `millwright portal`.
+    #[arg(long, default_value_t = 1)]
+    portals: u16,
     /// Send readings of a simulated plant.
     #[arg(long)]
     simulate: bool,
@@ -113,8 +116,9 @@ struct Up {
 
 impl Up {
     fn plan(self) -> Plan {
-        let Self { brokers, relay, ingestors, detectors, simulate, supervise, program, connector, leave_out } = self;
-        let fleet = Fleet { ingestors, detectors, relay, simulate };
+        let Self { brokers, relay, ingestors, detectors, portals, simulate, supervise, program, connector, leave_out } =
+            self;
+        let fleet = Fleet { ingestors, detectors, portals, relay, simulate };
         Plan { brokers, fleet, supervise, program, connector, leave_out }
     }
 }

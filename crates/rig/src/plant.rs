@@ -56,6 +56,9 @@ pub struct Document {
     postgres_ai: Option<String>,
     redis: Option<String>,
     portal: Option<String>,
+    /// The others, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    more_portals: Vec<String>,
     connect: Option<String>,
     pids: Pids,
 }
@@ -156,6 +159,12 @@ pub fn document(state: &State) -> Document {
         postgres_ai: address("postgres_ai"),
         redis: address("redis"),
         portal: address("portal"),
+        more_portals: state
+            .addresses
+            .iter()
+            .filter(|(name, _)| name.starts_with("portal-"))
+            .map(|(_, at)| at.clone())
+            .collect(),
         connect: address("connect"),
         pids: Pids {
             ingest: state.pids("ingest"),

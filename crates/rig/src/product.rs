@@ -25,6 +25,8 @@ pub struct Fleet {
     pub ingestors: u16,
     /// Readings into alerts.
     pub detectors: u16,
+    /// What people see.
+    pub portals: u16,
     /// Alerts onto the bus.
     pub relay: Relay,
     /// Whether a simulated plant sends readings.
@@ -64,7 +66,7 @@ impl Product {
             ("ingest", fleet.ingestors),
             ("detect", fleet.detectors),
             ("relay", u16::from(fleet.relay == Relay::Millwright)),
-            ("portal", 1),
+            ("portal", fleet.portals),
             ("simulate", u16::from(fleet.simulate)),
         ];
         let mut ops = Vec::new();
@@ -78,7 +80,8 @@ impl Product {
                 if service == "portal" {
                     let listen = format!("127.0.0.1:{}", free_port());
                     args.extend(["--listen".to_owned(), listen.clone()]);
-                    setup.address("portal", format!("http://{listen}"))?;
+                    let known = if number == 1 { service.to_owned() } else { name.clone() };
+                    setup.address(&known, format!("http://{listen}"))?;
                 }
                 setup.start(service, &name, &self.program, args)?;
                 ops.push((name, port));

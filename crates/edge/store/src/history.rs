@@ -81,7 +81,7 @@ impl From<crate::Error> for Error {
             Store::Cursor => Error::Cursor,
             Store::Closed => Error::Closed,
             // The jobs of the history name no damage of their own.
-            Store::Damaged(_) | Store::Panicked | Store::Postgres(_) => Error::Panicked,
+            Store::Damaged(_) | Store::Panicked | Store::Postgres(_) | Store::Overtaken => Error::Panicked,
         }
     }
 }

@@ -57,6 +57,8 @@ pub enum Error {
     Damaged(String),
     #[error("partition {partition}: position is {found}, not {expected}: another detector went on from here")]
     Fenced { partition: u16, expected: i64, found: i64 },
+    #[error("another portal changed the alarms")]
+    Overtaken,
     #[error("store.db: this release knows schema {known}, the file has {found}")]
     Schema { known: u32, found: u32 },
     #[error("store.db is another program's database")]

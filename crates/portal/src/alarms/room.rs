@@ -11,6 +11,8 @@ pub(super) struct Room {
     positions: BTreeMap<u16, i64>,
     /// What the store has is not known: it must be read again.
     pub(super) stale: bool,
+    /// The edition of the alarms that this is; `None`: nobody else writes them.
+    edition: Option<i64>,
     rows: BTreeMap<Uuid, AlarmRow>,
     by_machine: BTreeMap<String, BTreeSet<Uuid>>,
     /// What the clock waits for.
@@ -25,13 +27,11 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) async fn load(store: &Store) -> Result<Room, store::Error> {
-        let mut positions = BTreeMap::new();
-        for partition in 0..Topic::Alerts.partitions() {
-            positions.insert(partition, store.portal_position(partition).await?);
-        }
         let mut room = Room {
-            positions,
+            positions: BTreeMap::new(),
             stale: false,
+            // Before what it stands for: what is changed meanwhile is read again, not missed.
+            edition: store.edition().await?,
             rows: BTreeMap::new(),
             by_machine: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -40,13 +40,44 @@ impl Room {
             begins: BTreeSet::new(),
         };
         let windows = store.maintenance_after(crate::delivery::now_us()).await?;
-        room.take(None, store.alarms().await?, windows);
+        room.take(store.alarms().await?, windows);
+        room.read_positions(store).await?;
         Ok(room)
     }
 
-    /// Takes what was written.
-    pub(super) fn take(&mut self, position: Option<(u16, i64)>, changed: Vec<AlarmRow>, windows: Vec<MaintenanceRow>) {
+    /// Reads again what the store has.
+    pub(super) async fn refresh(&mut self, store: &Store) -> Result<(), store::Error> {
+        let Some(edition) = self.edition else {
+            *self = Room::load(store).await?;
+            return Ok(());
+        };
+        let newest = store.edition().await?;
+        let (changed, mut windows) = store.changed_since(edition).await?;
+        // The beginning of one may have been told to a step that was not written.
+        windows.extend(store.maintenance_after(crate::delivery::now_us()).await?);
+        self.read_positions(store).await?;
+        self.take(changed, windows);
+        self.edition = newest;
+        self.stale = false;
+        Ok(())
+    }
+
+    async fn read_positions(&mut self, store: &Store) -> Result<(), store::Error> {
+        for partition in 0..Topic::Alerts.partitions() {
+            self.positions.insert(partition, store.portal_position(partition).await?);
+        }
+        Ok(())
+    }
+
+    /// Takes a step that was written, judged on this edition.
+    pub(super) fn took(&mut self, position: Option<(u16, i64)>, changed: Vec<AlarmRow>, windows: Vec<MaintenanceRow>) {
         self.positions.extend(position);
+        self.take(changed, windows);
+        self.edition = self.edition.map(|edition| edition + 1);
+        self.stale = false;
+    }
+
+    fn take(&mut self, changed: Vec<AlarmRow>, windows: Vec<MaintenanceRow>) {
         for row in changed {
             let id = row.id;
             if let Some(due_us) = self.rows.get(&id).and_then(|old| old.alarm.due_us()) {
@@ -68,6 +99,11 @@ impl Room {
             self.begins.insert((window.from_us, window.machine_id.clone()));
             self.windows.entry(window.machine_id.clone()).or_default().insert(window.from_us, window);
         }
+    }
+
+    /// The edition of the alarms that this is; `None`: nobody else writes them.
+    pub(super) fn edition(&self) -> Option<i64> {
+        self.edition
     }
 
     /// Where the portal stands in a partition.

@@ -22,7 +22,8 @@ pub(super) struct Step<'a> {
 
 impl<'a> Step<'a> {
     pub(super) fn new(room: &'a Room, rules: &'a Rules) -> Step<'a> {
-        Step { room, rules, changed: BTreeMap::new(), record: Record::default() }
+        let record = Record { edition: room.edition(), ..Record::default() };
+        Step { room, rules, changed: BTreeMap::new(), record }
     }
 
     /// What is to be written, and the rows to be taken into the room then.

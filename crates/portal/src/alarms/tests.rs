@@ -1,5 +1,6 @@
 //! Alarms over a real store.
 
+mod shared;
 mod told;
 
 use super::*;
@@ -30,6 +31,10 @@ impl Portal {
     async fn new() -> Portal {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store.db")).unwrap();
+        Portal::over(folder, store).await
+    }
+
+    async fn over(folder: tempfile::TempDir, store: Store) -> Portal {
         let quiet = QuietArrivals::default();
         let (hub, alarms) = open(&store, &quiet).await;
         Portal { folder, store, hub, alarms, offset: 0, quiet, raised: BTreeMap::new() }

@@ -14,6 +14,7 @@ const MAIN: Files = &[
     ("0001_main", include_str!("../../migrations/postgres/main/0001_main.sql")),
     ("0002_portal", include_str!("../../migrations/postgres/main/0002_portal.sql")),
     ("0003_alert_time", include_str!("../../migrations/postgres/main/0003_alert_time.sql")),
+    ("0004_portals", include_str!("../../migrations/postgres/main/0004_portals.sql")),
 ];
 const AI: Files = &[
     ("0001_detect", include_str!("../../migrations/postgres/ai/0001_detect.sql")),

@@ -62,6 +62,9 @@ pub struct Record {
     pub position: Option<(i64, i64)>,
     /// The partition of `wire::ALERTS_TOPIC`; the outbox is partition 0.
     pub partition: u16,
+    /// The edition of the alarms on which it was judged ([`crate::Store::edition`]), compare-and-set; `None`: nobody else
+    /// writes them.
+    pub edition: Option<i64>,
     /// Alarms as they are from here.
     pub alarms: Vec<AlarmRow>,
     /// Lines of the audit log, with their notifications.

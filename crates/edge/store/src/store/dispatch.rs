@@ -255,7 +255,7 @@ impl Store {
     /// out.
     ///
     /// # Errors
-    /// [`Error::Fenced`]: another portal went on from here; nothing was written.
+    /// [`Error::Fenced`], [`Error::Overtaken`]: another portal went on from here; nothing was written.
     pub async fn record(&self, record: Record) -> Result<Vec<StoredEvent>, Error> {
         each!(self, store => store.record(record).await)
     }
@@ -268,6 +268,28 @@ impl Store {
         match &self.0 {
             Variant::Sqlite(_) => Ok(BTreeSet::new()),
             Variant::Postgres(store) => store.known_alerts(ids).await,
+        }
+    }
+
+    /// The edition of the alarms, which every step raises by one; `None` where a file has one portal.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn edition(&self) -> Result<Option<i64>, Error> {
+        match &self.0 {
+            Variant::Sqlite(_) => Ok(None),
+            Variant::Postgres(store) => store.edition().await.map(Some),
+        }
+    }
+
+    /// Alarms and maintenance windows that steps after an edition changed.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn changed_since(&self, edition: i64) -> Result<(Vec<AlarmRow>, Vec<MaintenanceRow>), Error> {
+        match &self.0 {
+            Variant::Sqlite(_) => Ok(Default::default()),
+            Variant::Postgres(store) => store.changed_since(edition).await,
         }
     }
 

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     history::Page,
     store::{
-        AlarmQuery, AlarmRow, Record, StoredEvent,
+        AlarmQuery, AlarmRow, MaintenanceRow, Record, StoredEvent,
         alarms::{Cursor, VERSIONS, rank},
     },
 };
@@ -40,6 +40,19 @@ impl Postgres {
 
     pub(in crate::store) async fn alarm(&self, id: Uuid) -> Result<Option<AlarmRow>, Error> {
         Ok(self.alarms_where("id = $1", &[&id]).await?.pop())
+    }
+
+    pub(in crate::store) async fn edition(&self) -> Result<i64, Error> {
+        let client = connect(&self.main.read).await?;
+        let row = query_opt(&client, "select value from counter where name = 'alarms'", &[]).await?;
+        Ok(row.ok_or_else(|| Error::Damaged("counter alarms".to_owned()))?.try_get(0)?)
+    }
+
+    pub(in crate::store) async fn changed_since(
+        &self,
+        edition: i64,
+    ) -> Result<(Vec<AlarmRow>, Vec<MaintenanceRow>), Error> {
+        Ok((self.alarms_where("edition > $1", &[&edition]).await?, self.maintenance_since(edition).await?))
     }
 
     async fn alarms_where(&self, condition: &str, values: Values<'_>) -> Result<Vec<AlarmRow>, Error> {
@@ -118,18 +131,21 @@ impl Postgres {
 }
 
 async fn write_record(transaction: &Transaction<'_>, record: &Record) -> Result<Vec<StoredEvent>, Error> {
-    // The fence before any effect: a portal that was overtaken writes nothing.
+    // The fences before any effect: a portal that was overtaken writes nothing. The first holds up the next step of any.
+    let sql = "update counter set value = value + 1 where name = 'alarms' and ($1::bigint is null or value = $1)
+               returning value";
+    let edition: i64 = query_opt(transaction, sql, &[&record.edition]).await?.ok_or(Error::Overtaken)?.try_get(0)?;
     if let Some((from, to)) = record.position {
         advance(transaction, ALERTS_TOPIC, record.partition, from, to).await?;
     }
-    // One step after the other from here on: what is numbered has no gap, and numbers are in commit order.
+    // What is numbered has no gap, and numbers are in commit order.
     let before = events::lock(transaction).await?;
     for row in &record.machines {
         machines::put(transaction, row).await?;
     }
-    put(transaction, &record.alarms).await?;
+    put(transaction, &record.alarms, edition).await?;
     for row in &record.maintenance {
-        maintenance::put(transaction, row).await?;
+        maintenance::put(transaction, row, edition).await?;
     }
     for (id, at_us, how) in &record.attempted {
         notifications::end_attempt(transaction, *id, *at_us, how).await?;
@@ -143,20 +159,20 @@ async fn write_record(transaction: &Transaction<'_>, record: &Record) -> Result<
     events::append(transaction, before, &record.events).await
 }
 
-async fn put(client: &impl GenericClient, rows: &[AlarmRow]) -> Result<(), Error> {
+async fn put(client: &impl GenericClient, rows: &[AlarmRow], edition: i64) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }
     let ids = column(rows.iter(), |row| row.id);
     let machines = column(rows.iter(), |row| &*row.alarm.machine_id);
     let state = |row: &AlarmRow| serde_json::to_string(&row.alarm).expect("an alarm has string keys");
-    let sql = "insert into alarm (id, machine_id, condition, state, alert, text_en, text_ko, group_id)
-        select distinct on (id) id, machine_id, condition, state::jsonb, alert, text_en, text_ko, group_id
+    let sql = "insert into alarm (id, machine_id, condition, state, alert, text_en, text_ko, group_id, edition)
+        select distinct on (id) id, machine_id, condition, state::jsonb, alert, text_en, text_ko, group_id, $9
         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[])
             with ordinality told (id, machine_id, condition, state, alert, text_en, text_ko, group_id, place)
         order by id, place desc
         on conflict (id) do update set state = excluded.state, alert = excluded.alert, text_en = excluded.text_en,
-            text_ko = excluded.text_ko, group_id = excluded.group_id";
+            text_ko = excluded.text_ko, group_id = excluded.group_id, edition = excluded.edition";
     execute(
         client,
         sql,
@@ -169,6 +185,7 @@ async fn put(client: &impl GenericClient, rows: &[AlarmRow]) -> Result<(), Error
             &column(rows.iter(), |row| row.text.as_ref().map(|text| &*text.en)),
             &column(rows.iter(), |row| row.text.as_ref().map(|text| &*text.ko)),
             &column(rows.iter(), |row| row.group),
+            &edition,
         ],
     )
     .await?;
