@@ -174,7 +174,7 @@ fn run(cli: Cli) -> Result<()> {
                 Services::Start(wanted) => {
                     let begun = Instant::now();
                     let state = services::start(&folder, &jars, wanted.brokers, wanted.engines())?;
-                    print!("{}", services::environment(&state));
+                    print!("{}", services::environment(&state, &std::env::current_exe()?, &folder));
                     eprintln!("rig: all answer after {:.1} s", begun.elapsed().as_secs_f64());
                 }
                 Services::Stop => eprintln!("rig: stopped {} processes", services::stop(&folder)?),

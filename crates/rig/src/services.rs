@@ -8,7 +8,7 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use rustix::process::Signal;
-use std::{fmt::Write as _, fs, thread, time::Duration};
+use std::{fmt::Write as _, fs, path::Path, thread, time::Duration};
 
 /// An engine, as `--only` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -120,11 +120,13 @@ fn is_engine(group: &str) -> bool {
     VARIABLES.iter().any(|(engine, _)| *engine == group)
 }
 
-/// The environment of the tests, as lines for a shell to evaluate.
-pub fn environment(state: &State) -> String {
+/// The environment of the tests, as lines for a shell to evaluate: where engines answer, and the rig that kills and starts them.
+pub fn environment(state: &State, rig: &Path, folder: &Folder) -> String {
     let known = |(group, variable): &(&str, &'static str)| Some((*variable, state.addresses.get(*group)?.clone()));
-    VARIABLES.iter().filter_map(known).fold(String::new(), |mut text, (variable, address)| {
-        let _ = writeln!(text, "export {variable}='{address}'");
+    let own = [("MILLWRIGHT_TEST_RIG", rig.to_owned()), ("MILLWRIGHT_SERVICES", folder.at(""))];
+    let own = own.map(|(variable, path)| (variable, path.display().to_string()));
+    VARIABLES.iter().filter_map(known).chain(own).fold(String::new(), |mut text, (variable, value)| {
+        let _ = writeln!(text, "export {variable}='{value}'");
         text
     })
 }
@@ -159,6 +161,13 @@ mod tests {
         let mut state = State::default();
         state.addresses.insert("kafka".to_owned(), "127.0.0.1:1,127.0.0.1:2".to_owned());
         state.addresses.insert("portal".to_owned(), "http://127.0.0.1:3".to_owned());
-        assert_eq!(environment(&state), "export MILLWRIGHT_TEST_KAFKA='127.0.0.1:1,127.0.0.1:2'\n");
+        let folder = tempfile::tempdir().unwrap();
+        let environment = environment(&state, Path::new("/bin/rig"), &Folder::open(folder.path()).unwrap());
+        let lines: Vec<&str> = environment.lines().collect();
+        assert_eq!(
+            lines[..2],
+            ["export MILLWRIGHT_TEST_KAFKA='127.0.0.1:1,127.0.0.1:2'", "export MILLWRIGHT_TEST_RIG='/bin/rig'"]
+        );
+        assert!(lines.len() == 3 && lines[2].starts_with("export MILLWRIGHT_SERVICES='/"), "{environment}");
     }
 }

@@ -5,7 +5,7 @@ use bus::{Bus, Message, Record, Topic, kafka::Options};
 use engine::Effects;
 use rdkafka::{Offset, TopicPartitionList, admin::AdminOptions};
 use services::relay;
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 use store::{
     Step, Store,
     postgres::{Pools, Sizes, Which, migrate},
@@ -19,10 +19,13 @@ use wire::{
     Alert, AlertText, Direction, Kind, LimitSource, Position, READINGS_TOPIC, Reason, ReasonTerm, partition_of,
 };
 
+/// The database of who has no need of one.
+pub const NOWHERE: &str = "postgresql://nobody@127.0.0.1:1/nothing";
+
 /// What the topic holds of a row.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
-    id: String,
+pub struct Told {
+    pub id: String,
     key: String,
     kind: String,
     traceparent: Option<String>,
@@ -30,7 +33,7 @@ struct Told {
 }
 
 impl Told {
-    fn of(record: &Record) -> Told {
+    pub fn of(record: &Record) -> Told {
         let names: Vec<&str> = record.headers.iter().take(3).map(|(name, _)| &**name).collect();
         assert_eq!(names, ["id", "eventType", "traceparent"]);
         let header = |name: &str| record.header(name).map(str::to_owned);
@@ -59,44 +62,44 @@ impl Told {
 }
 
 /// A database and topics of a test's own.
-struct Rig {
-    options: Options,
-    bus: Bus,
+pub struct Rig {
+    pub options: Options,
+    pub bus: Bus,
     server: Client,
-    client: Client,
-    database: String,
-    url: String,
+    pub client: Client,
+    pub database: String,
+    pub url: String,
     slot: String,
 }
 
-struct Running {
+pub struct Running {
     task: JoinHandle<()>,
     bus: Bus,
     ready: watch::Receiver<bool>,
 }
 
 impl Running {
-    async fn ready(&mut self) {
+    pub async fn ready(&mut self) {
         let ready = self.ready.wait_for(|ready| *ready);
         tokio::time::timeout(Duration::from_secs(20), ready).await.expect("it is ready").unwrap();
     }
 
     /// Nothing is confirmed any more; what the brokers were given arrives.
-    async fn kill(self) {
+    pub async fn kill(self) {
         self.task.abort();
         assert!(self.task.await.unwrap_err().is_cancelled());
         self.bus.close().await;
     }
 }
 
-async fn connect(url: &str) -> Client {
+pub async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
 impl Rig {
-    async fn new() -> Option<Rig> {
+    pub async fn new() -> Option<Rig> {
         let Ok(address) = std::env::var("MILLWRIGHT_TEST_POSTGRES_AI") else {
             assert!(std::env::var("MILLWRIGHT_TEST_REQUIRED").is_err(), "MILLWRIGHT_TEST_POSTGRES_AI is not set");
             eprintln!("skipped: MILLWRIGHT_TEST_POSTGRES_AI is not set (./dev services start)");
@@ -114,7 +117,7 @@ impl Rig {
     }
 
     /// As in a process of its own, started again where it fails.
-    async fn start(&self) -> Running {
+    pub async fn start(&self) -> Running {
         let bus = Bus::connect(self.options.clone()).await.unwrap();
         let (tell, ready) = watch::channel(false);
         let parts = relay::Parts {
@@ -134,20 +137,15 @@ impl Rig {
         Running { task, bus, ready }
     }
 
-    fn store(&self) -> Store {
+    /// The databases of detect and of the portal.
+    pub fn store(&self, main: &str) -> Store {
         let sizes = Sizes { write: 1, read: 1 };
-        let nowhere = "postgresql://nobody@127.0.0.1:1/nothing";
         let pools = |url: &str, which| Pools::new(url, which, "test", sizes).unwrap();
-        Store::postgres(pools(&self.url, Which::Ai), pools(nowhere, Which::Main))
+        Store::postgres(pools(&self.url, Which::Ai), pools(main, Which::Main))
     }
 
-    /// Commits alerts as detect does, one a second of event time, of seven machines in turn.
-    async fn commit(&self, seconds: std::ops::Range<i64>) {
-        let alerts = seconds.clone().map(|second| alert(&format!("m-{}", second % 7), second)).collect();
-        let effects = Effects { alerts, ..Effects::default() };
-        let (from, to) = (seconds.start, seconds.end);
-        let step = Step { partition: 0, from, to, effects: &effects, sources: &[], activation: None };
-        self.store().commit(vec![step]).await.unwrap();
+    async fn commit(&self, seconds: Range<i64>) {
+        commit(&self.store(NOWHERE), seconds).await;
     }
 
     async fn drop_slot(&self) {
@@ -156,7 +154,7 @@ impl Rig {
     }
 
     /// The rows of the outbox in order of commit.
-    async fn rows(&self) -> Vec<Told> {
+    pub async fn rows(&self) -> Vec<Told> {
         let sql = "select id::text, aggregateid, type, traceparent, payload::text from outbox order by position";
         let rows = self.client.query(sql, &[]).await.unwrap();
         let told = |row: &tokio_postgres::Row| Told {
@@ -170,51 +168,73 @@ impl Rig {
     }
 
     async fn count(&self) -> usize {
-        let mut count = 0;
-        for partition in 0..Topic::Alerts.partitions() {
-            count += self.bus.bounds(Topic::Alerts, partition).await.unwrap().1;
-        }
-        count as usize
-    }
-
-    async fn records(&self, partition: u16) -> Vec<Record> {
-        let mut records: Vec<Record> = Vec::new();
-        loop {
-            let next = records.last().map_or(0, |last| last.offset + 1);
-            let more = self.bus.read(Topic::Alerts, partition, next, usize::MAX).await.unwrap();
-            if more.is_empty() {
-                return records;
-            }
-            records.extend(more);
-        }
+        count(&self.bus).await
     }
 
     /// Every row of the outbox is on the topic once, on its machine's partition, in order of commit.
     async fn all_once(&self) -> Vec<Record> {
         let rows = self.rows().await;
         soon("every row is on the topic", async || self.count().await >= rows.len()).await;
-        let (mut expected, mut found, mut all) = (Vec::new(), Vec::new(), Vec::new());
-        (0..Topic::Alerts.partitions()).for_each(|_| expected.push(Vec::new()));
-        for row in rows {
-            expected[usize::from(partition_of(&row.key, Topic::Alerts.partitions()))].push(row);
-        }
+        let (expected, mut found, mut all) = (by_partition(rows), Vec::new(), Vec::new());
         for partition in 0..Topic::Alerts.partitions() {
-            let records = self.records(partition).await;
+            let records = records(&self.bus, partition).await;
             found.push(records.iter().map(Told::of).collect::<Vec<_>>());
             all.extend(records);
         }
         for (expected, found) in expected.iter().zip(&found) {
-            let ids = |list: &[Told]| list.iter().map(|told| told.id.clone()).collect::<Vec<_>>();
             assert_eq!(ids(found), ids(expected));
         }
         assert!(found == expected, "the bytes of a record differ");
         all
     }
 
-    async fn end(self) {
+    pub async fn end(self) {
         self.drop_slot().await;
         self.server.batch_execute(&format!("drop database {} with (force)", self.database)).await.unwrap();
         kafka::end(&self.options, &self.bus).await;
+    }
+}
+
+/// Commits alerts as detect does, one a second of event time, of seven machines in turn.
+pub async fn commit(store: &Store, seconds: Range<i64>) {
+    let alerts = seconds.clone().map(|second| alert(&format!("m-{}", second % 7), second)).collect();
+    let effects = Effects { alerts, ..Effects::default() };
+    let (from, to) = (seconds.start, seconds.end);
+    let step = Step { partition: 0, from, to, effects: &effects, sources: &[], activation: None };
+    store.commit(vec![step]).await.unwrap();
+}
+
+/// Rows on the partitions of their machines.
+pub fn by_partition(rows: Vec<Told>) -> Vec<Vec<Told>> {
+    let mut lists: Vec<Vec<Told>> = (0..Topic::Alerts.partitions()).map(|_| Vec::new()).collect();
+    for row in rows {
+        lists[usize::from(partition_of(&row.key, Topic::Alerts.partitions()))].push(row);
+    }
+    lists
+}
+
+pub fn ids(list: &[Told]) -> Vec<&str> {
+    list.iter().map(|told| &*told.id).collect()
+}
+
+/// Records of all partitions.
+pub async fn count(bus: &Bus) -> usize {
+    let mut count = 0;
+    for partition in 0..Topic::Alerts.partitions() {
+        count += bus.bounds(Topic::Alerts, partition).await.unwrap().1;
+    }
+    count as usize
+}
+
+pub async fn records(bus: &Bus, partition: u16) -> Vec<Record> {
+    let mut records: Vec<Record> = Vec::new();
+    loop {
+        let next = records.last().map_or(0, |last| last.offset + 1);
+        let more = bus.read(Topic::Alerts, partition, next, usize::MAX).await.unwrap();
+        if more.is_empty() {
+            return records;
+        }
+        records.extend(more);
     }
 }
 

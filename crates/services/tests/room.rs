@@ -2,7 +2,11 @@
 
 use bus::{Bus, Outgoing};
 use catalog::Catalogue;
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use store::{History, Store, history};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -91,12 +95,15 @@ pub fn records(lines: &[String]) -> Vec<Outgoing> {
 }
 
 /// Waits for what must come soon.
-pub async fn soon(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..2_000 {
-        if holds().await {
-            return;
-        }
+pub async fn soon(what: &str, holds: impl AsyncFnMut() -> bool) {
+    within(Duration::from_secs(30), what, holds).await;
+}
+
+/// Waits for what must come within a time.
+pub async fn within(time: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let until = Instant::now() + time;
+    while !holds().await {
+        assert!(Instant::now() < until, "it does not come: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("it does not come: {what}");
 }
