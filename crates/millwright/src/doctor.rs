@@ -26,6 +26,8 @@ use tokio::{
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// Within this time an engine that works has answered.
 const ANSWER_MAX: Duration = Duration::from_secs(8);
+/// Within this time brokers have told of the cluster; less than an answer, so that what is known without one is still heard.
+const LOOK_MAX: Duration = Duration::from_secs(6);
 /// The slot of the connector that deploy/debezium describes.
 const DEBEZIUM_SLOT: &str = "millwright_debezium";
 
@@ -111,7 +113,7 @@ async fn kafka(config: &Config, plant: &Plant) -> Kafka {
     if facts.seeds.iter().all(|(_, wrong)| wrong.is_some()) {
         return facts;
     }
-    let cluster = match within(look::look(options)).await {
+    let cluster = match within(look::look(options, LOOK_MAX)).await {
         Ok(cluster) => cluster,
         Err(wrong) => {
             facts.cluster = Some(Err(wrong));
@@ -122,6 +124,11 @@ async fn kafka(config: &Config, plant: &Plant) -> Kafka {
         if let Err(wrong) = reach((broker.host.as_str(), broker.port)).await {
             facts.away.push((broker.id, wrong));
         }
+    }
+    if cluster.topics.is_none() && facts.away.is_empty() {
+        let wrong = format!("no answer within {} s", LOOK_MAX.as_secs());
+        facts.cluster = Some(Err(wrong));
+        return facts;
     }
     // Every further question goes to a broker by the name that it gave itself.
     let near = cluster.brokers.iter().find(|broker| facts.away.iter().all(|(id, _)| *id != broker.id));

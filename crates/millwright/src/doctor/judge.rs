@@ -159,9 +159,8 @@ impl Lines {
             Err(wrong) => {
                 let says =
                     format!("something accepts connections at bus.brokers and does not answer as a broker: {wrong}");
-                let next = "advertised.listeners of a broker tells clients where to go on: it must name an address that this \
-                            machine reaches. Or name a client port of the brokers, not one of the controllers; where they \
-                            want TLS or a password, set security.protocol and sasl.* in bus.settings";
+                let next = "name a client port of the brokers, not one of the controllers; where they want TLS or a password, \
+                            set security.protocol and sasl.* in bus.settings";
                 return self.fail("kafka", says, next);
             }
         };
@@ -206,21 +205,21 @@ impl Lines {
     }
 
     fn topics(&mut self, kafka: &Kafka, cluster: &Cluster) {
-        let changes = match &kafka.changes {
+        let (topics, changes) = match (&cluster.topics, &kafka.changes) {
             // No broker can be reached, which is told already.
-            None => return,
-            Some(Err(wrong)) => {
+            (None, _) | (_, None) => return,
+            (_, Some(Err(wrong))) => {
                 return self.fail(
                     "kafka topics",
                     wrong.as_str(),
                     "`millwright topics apply --dry-run` shows what differs",
                 );
             }
-            Some(Ok(changes)) => changes,
+            (Some(topics), Some(Ok(changes))) => (topics, changes),
         };
         for name in &kafka.topics {
             let check = format!("topic {name}");
-            let Some(state) = cluster.topics.get(name) else {
+            let Some(state) = topics.get(name) else {
                 self.fail(check, "does not exist", "make it with `millwright topics apply`");
                 continue;
             };

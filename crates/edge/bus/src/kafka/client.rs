@@ -8,7 +8,7 @@ use rdkafka::{
     error::KafkaError,
     producer::FutureProducer,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Largest record: as the topics are made.
 pub(super) const RECORD_BYTES_MAX: &str = "16777216";
@@ -94,12 +94,21 @@ pub(super) fn asker<C: FromClientConfigAndContext<Context>>(options: &Options) -
 
 /// Who reads without a group.
 pub(super) fn reader(options: &Options) -> Result<BaseConsumer<Context>, Error> {
+    watched(options, Duration::ZERO, Context("reader"))
+}
+
+/// The same, and so often it tells of itself.
+pub(super) fn watched<C: ConsumerContext>(
+    options: &Options,
+    tells_every: Duration,
+    context: C,
+) -> Result<BaseConsumer<C>, Error> {
     let mut config = settings(options, &CONSUMER, &options.consumer_settings);
     fix(&mut config, &CONSUMER_FIXED);
-    config.set("statistics.interval.ms", "0");
+    config.set("statistics.interval.ms", tells_every.as_millis().to_string());
     // Asked for by librdkafka; no such group is ever joined.
     config.set("group.id", "millwright-reader");
-    config.create_with_context(Context("reader")).map_err(Error::Settings)
+    config.create_with_context(context).map_err(Error::Settings)
 }
 
 /// Who reads in a group.

@@ -1,24 +1,30 @@
 //! A look at a cluster from outside: who answers, under which names, and how the topics stand. Changes nothing.
 
 use super::{
-    ANSWER_MAX, Error, Options,
+    Error, Options,
     admin::{ApplyError, settings_of},
     blocking, client,
 };
 use rdkafka::{
+    ClientContext, Statistics,
     admin::{AdminClient, ResourceSpecifier},
-    consumer::{BaseConsumer, Consumer},
+    config::RDKafkaLogLevel,
+    consumer::{Consumer, ConsumerContext},
     metadata::{MetadataBroker, MetadataPartition, MetadataTopic},
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 /// What the brokers that answer at the bootstrap address tell of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
     /// Every broker, as it names itself to clients (`advertised.listeners`).
     pub brokers: Vec<Broker>,
-    /// Every topic, by name.
-    pub topics: BTreeMap<String, TopicState>,
+    /// Every topic, by name; `None` where no broker answered that, and no more is known than what the brokers call themselves.
+    pub topics: Option<BTreeMap<String, TopicState>>,
 }
 
 /// A broker, where clients are told to go.
@@ -41,14 +47,27 @@ pub struct TopicState {
     pub leaderless: usize,
 }
 
-/// Asks whoever answers at `bootstrap.servers`.
+/// Asks whoever answers at `bootstrap.servers`, within about this time. A client that knows brokers asks them alone: where
+/// none can be reached under the name that it gave itself, the names are all that comes back.
 ///
 /// # Errors
-/// Nobody does.
-pub async fn look(options: &Options) -> Result<Cluster, Error> {
-    let eyes: BaseConsumer<client::Context> = client::reader(options)?;
+/// Nobody answers.
+pub async fn look(options: &Options, patience: Duration) -> Result<Cluster, Error> {
+    let eyes = client::watched(options, STATISTICS_EVERY, Eyes::default())?;
     blocking(move || {
-        let metadata = eyes.fetch_metadata(None, ANSWER_MAX).map_err(Error::NoAnswer)?;
+        let metadata = match eyes.fetch_metadata(None, patience) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                // What the client told of itself meanwhile waits to be heard.
+                let _ = eyes.poll(2 * STATISTICS_EVERY);
+                let brokers = eyes.context().brokers();
+                return if brokers.is_empty() {
+                    Err(Error::NoAnswer(error))
+                } else {
+                    Ok(Cluster { brokers, topics: None })
+                };
+            }
+        };
         let broker = |broker: &MetadataBroker| Broker {
             id: broker.id(),
             host: broker.host().to_owned(),
@@ -66,11 +85,44 @@ pub async fn look(options: &Options) -> Result<Cluster, Error> {
         };
         Ok(Cluster {
             brokers: metadata.brokers().iter().map(broker).collect(),
-            topics: metadata.topics().iter().map(topic).collect(),
+            topics: Some(metadata.topics().iter().map(topic).collect()),
         })
     })
     .await
 }
+
+/// How often a client tells which brokers it knows.
+const STATISTICS_EVERY: Duration = Duration::from_millis(250);
+
+/// Brokers by what they call themselves, as a client learned it.
+#[derive(Default)]
+struct Eyes(Mutex<BTreeMap<i32, String>>);
+
+impl Eyes {
+    fn brokers(&self) -> Vec<Broker> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let broker = |(id, place): (&i32, &String)| {
+            let (host, port) = place.rsplit_once(':')?;
+            Some(Broker { id: *id, host: host.to_owned(), port: port.parse().ok()? })
+        };
+        known.iter().filter_map(broker).collect()
+    }
+}
+
+impl ClientContext for Eyes {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::Context("look").log(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        // Addresses of `bootstrap.servers` have no number, and coordinators are known once more under other names.
+        let named = statistics.brokers.into_values().filter(|broker| broker.nodeid >= 0 && broker.source != "logical");
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(named.map(|broker| (broker.nodeid, broker.nodename)));
+    }
+}
+
+impl ConsumerContext for Eyes {}
 
 /// The group protocols that a broker is set to speak; `None` where its release does not say.
 ///

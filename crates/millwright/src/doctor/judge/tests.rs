@@ -55,7 +55,7 @@ fn well() -> Facts {
             seeds: vec![("127.0.0.1:9092".to_owned(), None)],
             cluster: Some(Ok(Cluster {
                 brokers: (1..=3).map(broker).collect(),
-                topics: TOPICS.iter().map(|name| ((*name).to_owned(), state)).collect(),
+                topics: Some(TOPICS.iter().map(|name| ((*name).to_owned(), state)).collect()),
             })),
             away: Vec::new(),
             topics: TOPICS.map(str::to_owned).to_vec(),
@@ -94,6 +94,10 @@ fn check(change: impl FnOnce(&mut Facts), begin: &str, parts: &[&str]) {
 
 fn cluster(facts: &mut Facts) -> &mut Cluster {
     facts.kafka.cluster.as_mut().unwrap().as_mut().unwrap()
+}
+
+fn topics(facts: &mut Facts) -> &mut BTreeMap<String, TopicState> {
+    cluster(facts).topics.as_mut().unwrap()
 }
 
 fn ai(facts: &mut Facts) -> &mut Server {
@@ -170,7 +174,7 @@ fn brokers_that_are_not_there() {
 #[test]
 fn topics_that_are_not_as_they_should_be() {
     let missing = |facts: &mut Facts| {
-        cluster(facts).topics.remove(TOPICS[0]);
+        topics(facts).remove(TOPICS[0]);
         let topic = Wanted { name: TOPICS[0].to_owned(), partitions: 6, config: BTreeMap::new() };
         facts.kafka.changes = Some(Ok(vec![Change::Create { topic, replication: 3 }]));
     };
@@ -186,7 +190,7 @@ fn topics_that_are_not_as_they_should_be() {
     check(partitions, "FAIL  kafka topics: has 3 partitions, not 6", &[]);
     let state = |copies, in_sync, leaderless| {
         move |facts: &mut Facts| {
-            cluster(facts).topics.insert(TOPICS[1].to_owned(), TopicState { copies, in_sync, leaderless });
+            topics(facts).insert(TOPICS[1].to_owned(), TopicState { copies, in_sync, leaderless });
         }
     };
     check(state(1, 1, 0), "warn  topic anomaly-alerts: 1 copy of each partition on 3 brokers", &["raise it to 3"]);
@@ -195,7 +199,7 @@ fn topics_that_are_not_as_they_should_be() {
     let one_broker = |facts: &mut Facts| {
         cluster(facts).brokers.truncate(1);
         TOPICS.iter().for_each(|name| {
-            cluster(facts).topics.insert((*name).to_owned(), TopicState { copies: 1, in_sync: 1, leaderless: 0 });
+            topics(facts).insert((*name).to_owned(), TopicState { copies: 1, in_sync: 1, leaderless: 0 });
         });
     };
     assert_eq!(wrong(one_broker), Vec::<String>::new(), "one broker has one copy");
