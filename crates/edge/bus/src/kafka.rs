@@ -39,6 +39,8 @@ const RECORD_BYTES: u64 = 100;
 const LOOK_BROKEN: Duration = Duration::from_millis(100);
 /// A question to the cluster is given up after this time.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// A partition whose leader changes is asked again after this time.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How often the ends of the partitions are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What was seen longer ago tells nothing: the brokers do not answer.
@@ -368,7 +370,15 @@ impl Inner {
 
     fn bounds_now(&self, topic: Topic, partition: u16) -> Result<(i64, i64), Error> {
         let name = self.options.topic(topic);
-        self.eyes.fetch_watermarks(&name, i32::from(partition), ANSWER_MAX).map_err(Error::NoAnswer)
+        let until = Instant::now() + ANSWER_MAX;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.eyes.fetch_watermarks(&name, i32::from(partition), left) {
+                // A new leader does not name an end before its followers have confirmed it; librdkafka gives up earlier.
+                Err(error) if consumer::passes(&error) && left > ASK_AGAIN => std::thread::sleep(ASK_AGAIN),
+                bounds => return bounds.map_err(Error::NoAnswer),
+            }
+        }
     }
 
     fn look(&self) -> Result<(), Error> {

@@ -411,9 +411,9 @@ fn check(partition: u16, position: i64, (begin, end): (i64, i64)) -> Result<(), 
     Ok(())
 }
 
-/// Whether librdkafka gets over it by itself.
+/// Whether it is over by itself.
 pub(super) fn passes(error: &KafkaError) -> bool {
-    let KafkaError::MessageConsumption(code) = error else { return false };
+    let (KafkaError::MessageConsumption(code) | KafkaError::MetadataFetch(code)) = error else { return false };
     matches!(
         code,
         RDKafkaErrorCode::AllBrokersDown
@@ -427,6 +427,7 @@ pub(super) fn passes(error: &KafkaError) -> bool {
             | RDKafkaErrorCode::CoordinatorLoadInProgress
             | RDKafkaErrorCode::NotLeaderForPartition
             | RDKafkaErrorCode::LeaderNotAvailable
+            | RDKafkaErrorCode::OffsetNotAvailable
     )
 }
 

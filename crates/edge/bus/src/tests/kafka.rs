@@ -12,6 +12,8 @@ use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions},
     client::DefaultClientContext,
+    mocking::MockCluster,
+    types::{RDKafkaApiKey, RDKafkaRespErr},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -366,4 +368,26 @@ async fn behind_a_record_that_cannot_be_taken_none_is() {
     assert_eq!(keys().await.len(), taken + 1);
     bus.close().await;
     cluster.end().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_partition_that_its_new_leader_does_not_tell_yet_is_asked_for_again() {
+    let cluster = MockCluster::new(1).unwrap();
+    let settings = BTreeMap::from([("bootstrap.servers".to_owned(), cluster.bootstrap_servers())]);
+    let options = Options { settings, ..Options::default() };
+    Topic::ALL.iter().for_each(|topic| cluster.create_topic(&options.topic(*topic), 1, 1).unwrap());
+    let bus = Bus::connect(options).await.unwrap();
+    let message = Message { partition: 0, key: None, headers: Vec::new(), value: Some(b"one".to_vec()) };
+    bus.publish(Topic::Readings, vec![message]).await.unwrap();
+    // More than librdkafka tries by itself.
+    cluster.request_errors(RDKafkaApiKey::ListOffsets, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE; 20]);
+    assert_eq!(bus.bounds(Topic::Readings, 0).await.unwrap(), (0, 1));
+    // What does not pass is told at once.
+    cluster.request_errors(
+        RDKafkaApiKey::ListOffsets,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 20],
+    );
+    let refused = bus.bounds(Topic::Readings, 0).await;
+    assert!(matches!(refused, Err(Error::Kafka(kafka::Error::NoAnswer(_)))), "{refused:?}");
+    bus.close().await;
 }
