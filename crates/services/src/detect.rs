@@ -10,7 +10,7 @@ use crate::{apart::ByIngest, now_us};
 use bus::{Bus, Consumer, Event, Record, Topic};
 use catalog::Catalogue;
 use lane::{Found, Lane};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use store::{LiveValues, Step, Store};
 use tokio::{
     sync::watch,
@@ -110,6 +110,25 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error>
             done => done?,
         }
     }
+    let is_embedded = detector.parts.bus.is_embedded();
+    match finish(detector, consumer).await {
+        // Nothing of that commit was written: whoever has the partitions next goes on from where the store stands.
+        Err(Error::Store(store::Error::Fenced { partition, expected, found })) if !is_embedded => {
+            tracing::warn!(
+                partition,
+                expected,
+                found,
+                "another detector went on from a position of this one, which stops"
+            );
+            metrics::counter!("millwright_detect_fenced_total").increment(1);
+            Ok(())
+        }
+        finished => finished,
+    }
+}
+
+/// Judges what waits, for a moment, commits and saves it.
+async fn finish(mut detector: Detector, mut consumer: Consumer) -> Result<(), Error> {
     let until = Instant::now() + DRAIN_MAX;
     while !consumer.caught_up() && Instant::now() < until {
         let Ok(event) = tokio::time::timeout_at(until, consumer.next(LOT_BYTES)).await else { break };
@@ -134,6 +153,8 @@ struct Detector {
     parts: Parts,
     /// What is in force.
     catalogue: Arc<Catalogue>,
+    /// What the group gave us, a lane or none yet.
+    assigned: BTreeSet<u16>,
     /// By partition; `None` of one that is not ours, and while a worker has it.
     lanes: Vec<Option<Lane>>,
     /// At most one commit is being written; the next lot is judged meanwhile.
@@ -151,7 +172,15 @@ struct Saved {
 
 impl Detector {
     fn new(parts: Parts, catalogue: Arc<Catalogue>) -> Detector {
-        Detector { parts, catalogue, lanes: Vec::new(), commit: None, save: None, show_at: Instant::now() }
+        Detector {
+            parts,
+            catalogue,
+            assigned: BTreeSet::new(),
+            lanes: Vec::new(),
+            commit: None,
+            save: None,
+            show_at: Instant::now(),
+        }
     }
 
     fn lanes(&self) -> impl Iterator<Item = &Lane> {
@@ -165,6 +194,7 @@ impl Detector {
     async fn take(&mut self, consumer: &mut Consumer, event: Event) -> Result<(), Error> {
         match event {
             Event::Assigned(partitions) => {
+                self.assigned.extend(&partitions);
                 for lane in restore::lanes(&self.parts, &self.catalogue, &partitions).await? {
                     let place = usize::from(lane.partition());
                     self.lanes.resize_with(self.lanes.len().max(place + 1), || None);
@@ -177,7 +207,11 @@ impl Detector {
                 self.parts.ready.send_replace(true);
                 self.submit().await
             }
-            Event::Revoked(partitions) => self.give_away(consumer, &partitions).await,
+            Event::Revoked(partitions) => {
+                // First: who was overtaken meanwhile starts over without them.
+                self.assigned.retain(|partition| !partitions.contains(partition));
+                self.give_away(consumer, &partitions).await
+            }
             Event::Records(records) => self.judge(records).await,
         }
     }
@@ -198,12 +232,15 @@ impl Detector {
     async fn start_over(&mut self, consumer: &mut Consumer) -> Result<(), Error> {
         tracing::warn!("another detector went on from a position of this one: it starts over from the store");
         metrics::counter!("millwright_detect_fenced_total").increment(1);
-        if self.save.is_some() {
-            let done = end_of(&mut self.save).await;
-            self.saved(done)?;
+        // What is still on its way may be overtaken too.
+        for done in [self.settle().await, self.settle_save().await] {
+            match done {
+                Err(Error::Store(store::Error::Fenced { .. })) => {}
+                done => done?,
+            }
         }
-        let ours = self.lanes().map(Lane::partition).collect();
         self.lanes.clear();
+        let ours = self.assigned.iter().copied().collect();
         self.take(consumer, Event::Assigned(ours)).await
     }
 
@@ -231,10 +268,7 @@ impl Detector {
     /// Commits what was judged and lets go of partitions: who has them next goes on from there.
     async fn give_away(&mut self, consumer: &Consumer, partitions: &[u16]) -> Result<(), Error> {
         self.settle().await?;
-        if self.save.is_some() {
-            let done = end_of(&mut self.save).await;
-            self.saved(done)?;
-        }
+        self.settle_save().await?;
         self.show();
         let mut found = Vec::new();
         for partition in partitions {
@@ -323,6 +357,15 @@ impl Detector {
         if self.commit.is_some() {
             let done = end_of(&mut self.commit).await;
             self.note(done??);
+        }
+        Ok(())
+    }
+
+    /// Waits for the state that is being saved.
+    async fn settle_save(&mut self) -> Result<(), Error> {
+        if self.save.is_some() {
+            let done = end_of(&mut self.save).await;
+            self.saved(done)?;
         }
         Ok(())
     }
@@ -444,10 +487,7 @@ impl Detector {
     /// Commits and saves everything, so that a start after this replays nothing.
     async fn finish(mut self) -> Result<(), Error> {
         self.settle().await?;
-        if self.save.is_some() {
-            let done = end_of(&mut self.save).await;
-            self.saved(done)?;
-        }
+        self.settle_save().await?;
         self.show();
         let mut found: Vec<Found> = self.lanes_mut().flat_map(Lane::take_effects).collect();
         found.extend(self.lanes_mut().filter_map(Lane::take_position));

@@ -1,6 +1,6 @@
 //! The same loops on a real cluster: `MILLWRIGHT_TEST_KAFKA`, host:port of its brokers.
 
-use crate::room::{Open, Room, line, soon};
+use crate::room::{Open, Room, T0, line, soon};
 use bus::{
     Bus, DeadLetter, Message, Topic,
     kafka::{
@@ -160,21 +160,22 @@ struct Detecting {
     task: JoinHandle<Result<(), detect::Error>>,
     stop: CancellationToken,
     passed: watch::Receiver<Vec<i64>>,
+    live: LiveValues,
 }
 
 fn start_detect(room: &Room, open: &Open) -> Detecting {
     let (tell, passed) = watch::channel(Vec::new());
-    let stop = CancellationToken::new();
+    let (stop, live) = (CancellationToken::new(), LiveValues::default());
     let parts = detect::Parts {
         bus: open.bus.clone(),
         store: open.store.clone(),
-        live: LiveValues::default(),
+        live: live.clone(),
         catalogue: room.catalogue.subscribe(),
         passed: tell,
         ready: Default::default(),
         taken: Default::default(),
     };
-    Detecting { task: tokio::spawn(detect::run(parts, stop.clone())), stop, passed }
+    Detecting { task: tokio::spawn(detect::run(parts, stop.clone())), stop, passed, live }
 }
 
 async fn alerts(store: &Store) -> Vec<(String, i64, u32)> {
@@ -272,5 +273,41 @@ async fn a_detector_that_was_overtaken_starts_over_where_the_store_stands() {
     assert_eq!(plant.store.positions(0..READINGS_PARTITIONS).await.unwrap(), everything);
     let raised = alerts(&plant.store).await;
     assert_eq!(raised.iter().filter(|(what, ..)| what.ends_with("raised")).count(), 12, "{raised:?}");
+    end(&options, &bus).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_detector_that_is_overtaken_while_it_stops_has_stopped_and_left_nothing_out() {
+    let Some((options, bus)) = connect().await else { return };
+    let room = Room::new();
+    let plant = open(&room, &bus);
+    let mut stopping = start_detect(&room, &plant);
+    bus.publish(Topic::Readings, readings(0..100)).await.unwrap();
+    let everything = ends(&bus).await;
+    stopping.passed.wait_for(|passed| *passed == everything).await.unwrap();
+    // Its next commit waits for another one, who goes on from its position.
+    let partition = partition_of("m-00", READINGS_PARTITIONS);
+    let other = rusqlite::Connection::open(room.folder.path().join("store.db")).unwrap();
+    other.execute_batch("begin immediate").unwrap();
+    let sql = "update consumer_offset set next_offset = next_offset + 1 where topic = ?1 and partition = ?2";
+    assert_eq!(other.execute(sql, (wire::READINGS_TOPIC, partition)).unwrap(), 1);
+    bus.publish(Topic::Readings, readings(100..101)).await.unwrap();
+    soon("the readings are judged", async || {
+        let shown = stopping.live.get("m-00");
+        shown.is_some_and(|live| live.last_seen_us >= (T0 + 100) * 1_000_000)
+    })
+    .await;
+    stopping.stop.cancel();
+    other.execute_batch("commit").unwrap();
+    stopping.task.await.unwrap().unwrap();
+
+    // The one after it judges all that was not committed.
+    let mut next = start_detect(&room, &plant);
+    let everything = ends(&bus).await;
+    next.passed.wait_for(|passed| *passed == everything).await.unwrap();
+    next.stop.cancel();
+    next.task.await.unwrap().unwrap();
+    let raised = alerts(&plant.store).await;
+    assert_eq!(raised.iter().filter(|(what, ..)| what.ends_with("raised")).count(), 11, "{raised:?}");
     end(&options, &bus).await;
 }
