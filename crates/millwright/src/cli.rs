@@ -321,12 +321,12 @@ pub struct EvaluateArgs {
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Which: floor, compute, embedded, alert, cold, state.
+    /// Which: floor, compute, embedded, alert, cold, state, plant, failover, seed.
     #[arg(required = true, value_enum)]
     pub names: Vec<BenchName>,
-    /// Seconds of each timed run.
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub seconds: u64,
+    /// Seconds of each timed run: 5, of seed 1200.
+    #[arg(long, value_name = "N")]
+    pub seconds: Option<u64>,
     /// Write what was measured into this Markdown file too.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -347,6 +347,12 @@ pub enum BenchName {
     Cold,
     /// Bytes per machine, idle memory, many machines in random order.
     State,
+    /// A whole plant: stored against a bare COPY, from a reading to its alert by either relay, several detectors.
+    Plant,
+    /// How long a plant stands still when a part of it dies.
+    Failover,
+    /// 1,000 readings/s over HTTP into a plant, for a long time.
+    Seed,
 }
 
 #[derive(Debug, Subcommand)]

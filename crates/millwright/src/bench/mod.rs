@@ -7,8 +7,12 @@ mod alert;
 mod cold;
 mod compute;
 mod embedded;
+mod failover;
 mod floor;
+mod plant;
 mod product;
+mod rig;
+mod seed;
 mod state;
 mod workload;
 
@@ -90,15 +94,19 @@ pub struct Found {
 /// A drill cannot be run, or its parity check fails.
 pub fn run(args: &BenchArgs, output: Output) -> Result<()> {
     let mut found = Vec::new();
+    let seconds = args.seconds.unwrap_or(5);
     for name in &args.names {
         eprintln!("bench {name:?} ...");
         let one = match name {
-            BenchName::Floor => floor::run(args.seconds)?,
-            BenchName::Compute => compute::run(args.seconds)?,
-            BenchName::Embedded => embedded::run(args.seconds)?,
-            BenchName::Alert => alert::run(args.seconds)?,
+            BenchName::Floor => floor::run(seconds)?,
+            BenchName::Compute => compute::run(seconds)?,
+            BenchName::Embedded => embedded::run(seconds)?,
+            BenchName::Alert => alert::run(seconds)?,
             BenchName::Cold => cold::run()?,
             BenchName::State => state::run()?,
+            BenchName::Plant => plant::run(seconds)?,
+            BenchName::Failover => failover::run()?,
+            BenchName::Seed => seed::run(args.seconds.unwrap_or(1200))?,
         };
         if output == Output::Text {
             print!("{}", table(&one));

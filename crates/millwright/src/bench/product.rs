@@ -24,10 +24,7 @@ impl Product {
     pub fn start(flags: &[&str]) -> Result<Product> {
         let folder = tempfile::tempdir().context("make a folder")?;
         let bin = std::env::current_exe().context("find this program")?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .context("find a free port")?
-            .port();
+        let port = free_port()?;
         let start = Instant::now();
         let child = Command::new(bin)
             .args(["up", "--port", &port.to_string(), "--data-dir"])
@@ -55,9 +52,7 @@ impl Product {
 
     /// Resident memory, MB.
     pub fn rss_mb(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
-        line.split_whitespace().next().and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+        rss_mb(self.child.id())
     }
 
     /// One GET on a connection of its own: (status, body).
@@ -123,9 +118,22 @@ impl Drop for Product {
     }
 }
 
+/// A port of loopback that is free now.
+pub fn free_port() -> Result<u16> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").context("find a free port")?;
+    Ok(listener.local_addr().context("find a free port")?.port())
+}
+
 /// CPU-seconds of this process.
 pub fn own_cpu_seconds() -> f64 {
     cpu_seconds("self")
+}
+
+/// Resident memory of a process, MB.
+pub fn rss_mb(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
+    line.split_whitespace().next().and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }
 
 fn cpu_seconds(process: &str) -> f64 {
@@ -197,5 +205,44 @@ impl Http {
             .lines()
             .map_while(Result::ok)
             .filter_map(|line| line.strip_prefix("data:").map(|data| data.trim().to_owned())))
+    }
+
+    /// Makes a WebSocket of this connection: the text frames that follow.
+    pub fn websocket(mut self) -> Result<impl Iterator<Item = String>> {
+        let head = "GET /ws HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        self.stream.get_mut().write_all(head.as_bytes()).context("open the WebSocket")?;
+        let mut line = String::new();
+        self.stream.read_line(&mut line).context("open the WebSocket")?;
+        if !line.contains(" 101") {
+            bail!("the WebSocket answers {line}");
+        }
+        while !line.trim().is_empty() {
+            line.clear();
+            self.stream.read_line(&mut line).context("open the WebSocket")?;
+        }
+        Ok(std::iter::from_fn(move || {
+            loop {
+                let mut start = [0; 2];
+                self.stream.read_exact(&mut start).ok()?;
+                let mut long = [0; 8];
+                let length = match start[1] & 0x7f {
+                    126 => {
+                        self.stream.read_exact(&mut long[6..]).ok()?;
+                        u64::from_be_bytes(long)
+                    }
+                    127 => {
+                        self.stream.read_exact(&mut long).ok()?;
+                        u64::from_be_bytes(long)
+                    }
+                    short => short.into(),
+                };
+                let mut payload = vec![0; length as usize];
+                self.stream.read_exact(&mut payload).ok()?;
+                if start[0] & 0x0f == 1 {
+                    return String::from_utf8(payload).ok();
+                }
+            }
+        }))
     }
 }

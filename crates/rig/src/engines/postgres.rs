@@ -29,6 +29,7 @@ wal_level = logical
 max_replication_slots = 40
 max_wal_senders = 40
 max_slot_wal_keep_size = 1GB
+track_commit_timestamp = on
 ";
 
 /// Starts a cluster: `postgres_main`, or `postgres_ai` with logical decoding.
