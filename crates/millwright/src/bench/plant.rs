@@ -22,7 +22,8 @@ use wire::{Values, format_time};
 const CONNECTOR: &str = "deploy/debezium/outbox-connector.json";
 /// Readings of a timed run for each second that it may take.
 const STORED_PER_S: u64 = 60_000;
-const JUDGED_PER_S: u64 = 200_000;
+const BATCHED_PER_S: u64 = 180_000;
+const JUDGED_PER_S: u64 = 400_000;
 /// Event time between two runs, seconds.
 const APART_S: i64 = 4_000;
 
@@ -81,21 +82,22 @@ async fn throughput(plant: &Plant, seconds: u64, found: &mut Found) -> Result<()
     plant.stop("detect")?;
     // Whole days of the past, so that a run lies in one partition of the table.
     let mut start_s = (rig::now_us() / 86_400_000_000 - 1) * 86_400;
-    for (values, how, must) in
-        [(Values::Reading, "one reading a record", None), (Values::Binary, "500 readings a record", Some((70.0, 90.0)))]
-    {
-        let count = STORED_PER_S * seconds;
+    for (values, how, per_s) in [
+        (Values::Reading, "one reading a record", STORED_PER_S),
+        (Values::Binary, "500 readings a record", BATCHED_PER_S),
+    ] {
+        let count = per_s * seconds;
         eprintln!("bench: {count} readings, {how}, into sensor_log");
         let stored = store(plant, start_s, count, values).await?;
         start_s += APART_S;
         let (ours, bare) = (stored.rate, stored.bare);
-        found.rows.push(Row::figure(format!("stored, {how}"), ours / 1e3, "k readings/s", Better::Higher));
+        found.rows.push(Row {
+            ambition: Some(100.0),
+            ..Row::figure(format!("stored, {how}"), ours / 1e3, "k readings/s", Better::Higher)
+        });
         found.rows.push(Row::figure("bare COPY of the same rows", bare / 1e3, "k rows/s", Better::Higher));
         let what = format!("stored as a share of the bare COPY, {how}");
-        found.rows.push(match must {
-            Some((must, aim)) => Row::goal("G3", what, ours / bare * 100.0, "%", Better::Higher, must, aim),
-            None => Row::figure(what, ours / bare * 100.0, "%", Better::Higher),
-        });
+        found.rows.push(Row::goal("G3", what, ours / bare * 100.0, "%", Better::Higher, 70.0, 90.0));
         found.rows.append(&mut cpu_rows(&stored.cpu, &format!("stored, {how}")));
     }
     let mut alone = None;
@@ -105,7 +107,7 @@ async fn throughput(plant: &Plant, seconds: u64, found: &mut Found) -> Result<()
         let (rate, cpu) = detect(plant, start_s, count, detectors).await?;
         start_s += APART_S;
         let alone = *alone.get_or_insert(rate);
-        let what = format!("judged by {detectors} detectors, 6 partitions");
+        let what = format!("judged, detectors: {detectors}, partitions: 6");
         found.rows.push(Row::figure(&what, rate / 1e3, "k readings/s", Better::Higher));
         found.rows.push(Row::figure(format!("{what}, as a multiple of 1"), rate / alone, "x", Better::Higher));
         found.rows.append(&mut cpu_rows(&cpu, &what));

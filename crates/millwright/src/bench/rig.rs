@@ -89,7 +89,7 @@ impl Plant {
             .stderr(Stdio::null())
             .spawn()
             .with_context(|| format!("start {name}"))?;
-        Ok(Service { child, port })
+        Ok(Service { name: name.to_owned(), child, port })
     }
 
     /// The topics, as a producer of the seed's contract has them.
@@ -138,6 +138,7 @@ fn rig(folder: &std::path::Path) -> Result<Command> {
 
 /// One `millwright` service; killed when dropped.
 pub struct Service {
+    name: String,
     child: Child,
     port: u16,
 }
@@ -278,7 +279,9 @@ impl Plant {
     ) -> Result<Drained> {
         let spent = || {
             let mut cpu = self.cpu();
-            cpu.insert("service".to_owned(), services.iter().map(Service::cpu).sum());
+            for service in services {
+                *cpu.entry(service.name.clone()).or_insert(0.0) += service.cpu();
+            }
             cpu
         };
         let begun = Instant::now();
