@@ -290,10 +290,10 @@ impl Plant {
             let at = position(database).await?;
             if at >= to {
                 let (first, since, before) = moved.context("all was taken between two looks: too few readings")?;
-                let seconds = Instant::elapsed(&since).as_secs_f64();
+                let seconds = since.elapsed().as_secs_f64();
                 let mut cpu = spent();
                 for (kind, seconds) in &mut cpu {
-                    *seconds -= BTreeMap::get(&before, kind).copied().unwrap_or(0.0);
+                    *seconds -= before.get(kind).copied().unwrap_or(0.0);
                 }
                 return Ok(Drained { share: (to - first) as f64 / (to - from) as f64, seconds, cpu });
             }
