@@ -49,13 +49,13 @@ async fn deaths(plant: &Plant, found: &mut Found) -> Result<()> {
     let load = Load::start(plant).await?;
     let (main, ai) = (plant.database("postgres_main").await?, plant.database("postgres_ai").await?);
     // What stood before is what a loaded machine does by itself.
-    let before = silence(&[&ai], Duration::from_secs(5), || Ok(())).await?;
+    let before = silence(&[("detect", &ai)], Duration::from_secs(5), || Ok(())).await?;
     for (what, kind, databases, must, aim) in [
-        ("kill -9 of one of 2 detectors: longest silence of a partition", "detect", vec![&ai], 5.0, 2.0),
+        ("kill -9 of one of 2 detectors: longest silence of a partition", "detect", vec![("detect", &ai)], 5.0, 2.0),
         (
             "kill -9 of one of 3 brokers: longest silence of a partition, ingest and detect",
             "kafka",
-            vec![&main, &ai],
+            vec![("ingest", &main), ("detect", &ai)],
             4.0,
             4.0,
         ),
@@ -73,7 +73,7 @@ async fn deaths(plant: &Plant, found: &mut Found) -> Result<()> {
 async fn restarts(plant: &Plant, found: &mut Found) -> Result<()> {
     let load = Load::start(plant).await?;
     let (main, mut ai) = (plant.database("postgres_main").await?, plant.database("postgres_ai").await?);
-    silence(&[&ai], Duration::from_secs(5), || Ok(())).await?;
+    silence(&[("detect", &ai)], Duration::from_secs(5), || Ok(())).await?;
     for (kind, what) in [("postgres_ai", "PostgreSQL (AI)"), ("kafka", "the only broker"), ("redis", "Redis")] {
         eprintln!("bench: restart of {what}");
         let pid = *plant.pids(kind).first().with_context(|| format!("there is no {kind}"))?;
@@ -173,29 +173,42 @@ fn signal(pid: u32, name: &str) -> Result<()> {
 }
 
 /// Does something and watches the positions: the longest that one of them stood from then on, seconds.
-async fn silence(databases: &[&Client], watched: Duration, strike: impl FnOnce() -> Result<()>) -> Result<f64> {
+async fn silence(
+    services: &[(&'static str, &Client)],
+    watched: Duration,
+    strike: impl FnOnce() -> Result<()>,
+) -> Result<f64> {
     let sql = "select partition, next_offset from consumer_offset where topic = $1";
     strike()?;
     let begun = Instant::now();
-    // By database and partition: the position, since when it stands.
-    let mut seen: BTreeMap<(usize, i32), (i64, Instant)> = BTreeMap::new();
-    let mut longest = Duration::ZERO;
+    // By service and partition: the position, since when it stands.
+    let mut seen: BTreeMap<(&str, i32), (i64, Instant)> = BTreeMap::new();
+    let (mut longest, mut worst) = (Duration::ZERO, ("none", 0));
     while begun.elapsed() < watched {
-        for (number, database) in databases.iter().enumerate() {
+        for (service, database) in services {
             let rows = database.query(sql, &[&READINGS_TOPIC]).await.context("ask for the positions")?;
             for row in &rows {
                 let (partition, offset): (i32, i64) = (row.get(0), row.get(1));
-                let (position, since) = seen.entry((number, partition)).or_insert((offset, begun));
+                let (position, since) = seen.entry((*service, partition)).or_insert((offset, begun));
                 if offset > *position {
-                    longest = longest.max(since.elapsed());
+                    if since.elapsed() > longest {
+                        longest = since.elapsed();
+                        worst = (*service, partition);
+                    }
                     (*position, *since) = (offset, Instant::now());
                 }
             }
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    if seen.len() != databases.len() * usize::from(READINGS_PARTITIONS) {
+    if seen.len() != services.len() * usize::from(READINGS_PARTITIONS) {
         bail!("not every partition has a position");
+    }
+    eprintln!("bench: {:.1} s, of {}, partition {}", longest.as_secs_f64(), worst.0, worst.1);
+    for ((service, partition), (_, since)) in &seen {
+        if since.elapsed() > Duration::from_secs(1) {
+            eprintln!("bench: partition {partition} of {service} still stands");
+        }
     }
     // One that still stands was not taken over.
     Ok(seen.values().map(|(_, since)| since.elapsed()).fold(longest, Duration::max).as_secs_f64())
@@ -204,7 +217,7 @@ async fn silence(databases: &[&Client], watched: Duration, strike: impl FnOnce()
 /// Readings at a steady rate on every partition, whatever becomes of those before.
 struct Load {
     stop: Arc<AtomicBool>,
-    sender: std::thread::JoinHandle<JoinSet<Result<Vec<i64>, bus::Error>>>,
+    sender: std::thread::JoinHandle<JoinSet<Result<Duration, bus::Error>>>,
     bus: Bus,
     start_us: i64,
 }
@@ -225,6 +238,8 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
         let sent = self.sender.join().expect("the sender does not panic").join_all().await;
         let (all, taken) = (sent.len() as i64, sent.iter().filter(|sent| sent.is_ok()).count() as i64);
+        let longest = sent.iter().flatten().max().copied().unwrap_or_default();
+        eprintln!("bench: the longest acknowledgement took {:.1} s", longest.as_secs_f64());
         self.bus.close().await;
         let sql = "select count(*), count(distinct (machine_id, timestamp)) from sensor_log where timestamp >= $1::text::timestamp";
         let start = format_time(self.start_us);
@@ -245,7 +260,7 @@ impl Load {
     }
 }
 
-fn send(runtime: &tokio::runtime::Handle, bus: &Bus, stopped: &AtomicBool) -> JoinSet<Result<Vec<i64>, bus::Error>> {
+fn send(runtime: &tokio::runtime::Handle, bus: &Bus, stopped: &AtomicBool) -> JoinSet<Result<Duration, bus::Error>> {
     let start = Instant::now();
     let mut sent = JoinSet::new();
     // A machine for each partition.
@@ -276,7 +291,8 @@ fn send(runtime: &tokio::runtime::Handle, bus: &Bus, stopped: &AtomicBool) -> Jo
                 value: value.into_bytes(),
             };
             let bus = bus.clone();
-            sent.spawn_on(async move { bus.send(vec![record]).await }, runtime);
+            let begun = Instant::now();
+            sent.spawn_on(async move { bus.send(vec![record]).await.map(|_| begun.elapsed()) }, runtime);
         }
     }
     sent
