@@ -82,6 +82,10 @@ async fn relay(parts: &Parts) -> Result<(), Error> {
         heal(parts, &mut session, slot, &cluster).await?;
         tails = self::tails(&parts.bus).await?;
     }
+    #[cfg(feature = "planted")]
+    if planted("no_tail_read") {
+        tails.fill(Tail::Empty);
+    }
     let mut log = session.stream().await?;
     parts.ready.send_replace(true);
     loop {
@@ -123,6 +127,10 @@ async fn forward(parts: &Parts, log: &mut OutboxLog, cluster: &Cluster, tails: &
                 }
             }
         }
+    }
+    #[cfg(feature = "planted")]
+    if let Some(at) = upto.filter(|_| planted("confirm_before_publish")) {
+        log.confirm(at);
     }
     let published = messages.len() as u64;
     publish(parts, messages).await?;
@@ -328,6 +336,12 @@ async fn tails(bus: &Bus) -> Result<Vec<Tail>, Error> {
         });
     }
     Ok(tails)
+}
+
+/// Whether this known bug is in.
+#[cfg(feature = "planted")]
+fn planted(bug: &str) -> bool {
+    std::env::var("MILLWRIGHT_PLANTED").is_ok_and(|planted| planted == bug)
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl SqliteBus {
         let count = records.len();
         let answered = self.0.shared.queue(records)?;
         #[cfg(feature = "planted")]
-        if planted("ack_before_commit") {
+        if crate::planted("ack_before_commit") {
             return Ok(vec![-1; count]);
         }
         answered.await.map_err(|_| Error::Closed)?
@@ -161,7 +161,7 @@ fn lock_beside(path: &Path) -> Result<Lock, Error> {
         .open(path.with_extension("lock"))
         .map_err(Error::Lock)?;
     #[cfg(feature = "planted")]
-    if planted("no_fence") {
+    if crate::planted("no_fence") {
         return Ok(Lock(lock));
     }
     match lock.try_lock() {
@@ -169,9 +169,4 @@ fn lock_beside(path: &Path) -> Result<Lock, Error> {
         Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked),
         Err(std::fs::TryLockError::Error(error)) => Err(Error::Lock(error)),
     }
-}
-
-#[cfg(feature = "planted")]
-fn planted(bug: &str) -> bool {
-    std::env::var("MILLWRIGHT_PLANTED").is_ok_and(|planted| planted == bug)
 }

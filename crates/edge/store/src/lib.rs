@@ -16,3 +16,14 @@ pub use store::{
     Activation, AlarmQuery, AlarmRow, AlertQuery, Attempted, AuditRow, Error, MachineRow, MaintenanceRow, NewAudit,
     NewEvent, NewNotification, NotificationRow, Record, Step, Store, StoredEvent, alarm_id, relay,
 };
+
+/// Whether this known bug is in.
+#[cfg(feature = "planted")]
+fn planted(bug: &str) -> bool {
+    std::env::var("MILLWRIGHT_PLANTED").is_ok_and(|planted| planted == bug)
+}
+
+/// A position that is moved from wherever it stands.
+#[cfg(feature = "planted")]
+const UNFENCED: &str = "update consumer_offset set next_offset = $4
+    where topic = $1 and partition = $2 and $3::bigint is not null";

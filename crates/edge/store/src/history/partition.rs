@@ -222,6 +222,8 @@ impl Partition {
             judged.verdict.push(match machine.order.place(lateness_us, arrived_us, identity) {
                 Place::InOrder => 0,
                 Place::OutOfOrder => OUT_OF_ORDER,
+                #[cfg(feature = "planted")]
+                Place::Duplicate if crate::planted("no_dedupe") => OUT_OF_ORDER,
                 Place::Duplicate => DUPLICATE,
                 Place::Late => {
                     judged.late.push((row, number, identity));

@@ -105,6 +105,8 @@ async fn next_offset(client: &impl GenericClient, topic: &str, partition: u16) -
 async fn advance(client: &impl GenericClient, topic: &str, partition: u16, from: i64, to: i64) -> Result<(), Error> {
     let number = i32::from(partition);
     let sql = "update consumer_offset set next_offset = $4 where topic = $1 and partition = $2 and next_offset = $3";
+    #[cfg(feature = "planted")]
+    let sql = if crate::planted("no_fence") { crate::UNFENCED } else { sql };
     if execute(client, sql, &[&topic, &number, &from, &to]).await? == 1 {
         return Ok(());
     }

@@ -196,7 +196,7 @@ impl Inner {
     /// One transaction: positions first, so that a loser finds out before it has written anything.
     async fn write(&self, parts: Vec<Part>) -> Result<(), Error> {
         #[cfg(feature = "planted")]
-        if std::env::var_os("MILLWRIGHT_PLANTED").is_some_and(|bug| bug == "offset_before_effects") {
+        if crate::planted("offset_before_effects") {
             return self.write_positions_before_effects(parts).await;
         }
         let job = move |transaction: &Transaction<'_>| {

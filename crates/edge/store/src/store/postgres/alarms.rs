@@ -26,12 +26,26 @@ impl Postgres {
     }
 
     pub(in crate::store) async fn record(&self, record: Record) -> Result<Vec<StoredEvent>, Error> {
+        #[cfg(feature = "planted")]
+        let record = if crate::planted("portal_acks_first") { self.acknowledge_first(record).await? } else { record };
         let mut client = connect(&self.main.write).await?;
         let transaction = client.transaction().await?;
         let written = write_record(&transaction, &record).await?;
         transaction.commit().await?;
         self.note_confirmed(&record.machines);
         Ok(written)
+    }
+
+    /// The bug that the torture harness must see: a kill before the effects loses them.
+    #[cfg(feature = "planted")]
+    async fn acknowledge_first(&self, mut record: Record) -> Result<Record, Error> {
+        if let Some((from, to)) = record.position.take() {
+            let mut client = connect(&self.main.write).await?;
+            let transaction = client.transaction().await?;
+            advance(&transaction, ALERTS_TOPIC, record.partition, from, to).await?;
+            transaction.commit().await?;
+        }
+        Ok(record)
     }
 
     pub(in crate::store) async fn alarms(&self) -> Result<Vec<AlarmRow>, Error> {
