@@ -48,6 +48,9 @@ ready_ms, data_dir, plant);\n`replayed` at the end of --replay (file, rows, stor
     /// Topics of a plant's Kafka.
     #[command(subcommand)]
     Topics(TopicsCommand),
+    /// Schemas of a plant's topics.
+    #[command(subcommand)]
+    Schemas(SchemasCommand),
     /// Look at each engine of a plant's configuration: what is wrong, and what to do; exits with 4 when something is.
     Doctor(ConfigFile),
     /// Write a simulated plant's readings to a file, to stdout, to a running instance, or (--config) to a plant's Kafka.
@@ -122,6 +125,47 @@ pub enum TopicsCommand {
         #[arg(long)]
         dry_run: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SchemasCommand {
+    /// Register the schemas of readings and alerts; does nothing where they are.
+    Apply {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Show what differs, change nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Ask the registry whether the schemas fit those that it has; exits with 1 where one does not.
+    Check(ConfigFile),
+    /// Print a topic's schema as the classes of the configuration make it; needs no registry.
+    Show {
+        /// The topic.
+        #[arg(value_enum)]
+        topic: SchemaTopic,
+        /// Language of the schema.
+        #[arg(long, value_enum, default_value_t = SchemaFormat::Json)]
+        format: SchemaFormat,
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaTopic {
+    /// sensor-raw-data.
+    Readings,
+    /// anomaly-alerts.
+    Alerts,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaFormat {
+    /// JSON Schema, draft 7.
+    Json,
+    /// Avro.
+    Avro,
 }
 
 #[derive(Debug, Args)]

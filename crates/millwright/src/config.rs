@@ -32,6 +32,7 @@ pub struct Config {
     pub history: History,
     pub postgres: Postgres,
     pub redis: Redis,
+    pub registry: Registry,
     pub relay: Relay,
     pub simulate: Simulate,
     pub site: Site,
@@ -96,6 +97,32 @@ pub struct Postgres {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Redis {
     pub url: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Registry {
+    pub url: String,
+    pub credentials: String,
+    pub readings: Written,
+    pub alerts: Written,
+    pub unknown_id: UnknownId,
+}
+
+/// How values of a topic are written.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Written {
+    Plain,
+    Json,
+    Avro,
+}
+
+/// What becomes of a record whose schema the registry does not have.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownId {
+    Wait,
+    Refuse,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -361,6 +388,7 @@ fn check(config: &Config, origins: &Origins) -> Result<()> {
         let wrong = format!("simulate.address is no http://HOST:PORT{}", origin("simulate.address"));
         return Err(Failure::configuration("MW-0016", wrong).into());
     }
+    check_registry(config, &origin)?;
     jiff::tz::TimeZone::get(&config.site.timezone)
         .map_err(|_| {
             Failure::configuration(
@@ -374,6 +402,29 @@ fn check(config: &Config, origins: &Origins) -> Result<()> {
             .hint("use an IANA name such as Asia/Seoul, Europe/Berlin or UTC")
         })
         .context("check the configuration")?;
+    Ok(())
+}
+
+fn check_registry(config: &Config, origin: &dyn Fn(&str) -> String) -> Result<()> {
+    let registry = &config.registry;
+    let wrong = |key: &str, says: &str, hint: &str| {
+        Err(Failure::configuration("MW-0066", format!("{key} {says}{}", origin(key))).hint(hint).into())
+    };
+    if !registry.url.is_empty() && !["http://", "https://"].iter().any(|scheme| registry.url.starts_with(scheme)) {
+        return wrong("registry.url", "is no http:// or https:// address", "of Apicurio it ends with /apis/ccompat/v7");
+    }
+    for (key, written) in [("registry.readings", registry.readings), ("registry.alerts", registry.alerts)] {
+        if written != Written::Plain && registry.url.is_empty() {
+            return wrong(key, "needs a registry", "set registry.url, or leave the values plain");
+        }
+    }
+    if registry.readings != Written::Plain && config.bus.values != BusValues::Reading {
+        return wrong("registry.readings", "needs one reading a record", "set bus.values = \"reading\"");
+    }
+    if registry.alerts != Written::Plain && config.relay.kind == RelayKind::Debezium {
+        let hint = "Debezium writes alerts as they are: leave registry.alerts = \"plain\"";
+        return wrong("registry.alerts", "needs relay.kind = \"millwright\"", hint);
+    }
     Ok(())
 }
 
@@ -576,6 +627,16 @@ mod tests {
         assert!(
             check_file("[[machines]]\nmatsch = \"a\"\nclass = \"mill\"\n").contains("[[machines]] has no key `matsch`")
         );
+        assert!(
+            check_file("[registry]\nreadings = \"avro\"\n").starts_with("registry.readings needs a registry (m.toml:2")
+        );
+        let registry = "[registry]\nurl = \"http://127.0.0.1:1\"\n";
+        assert_eq!(check_file(registry), "");
+        let debezium = format!("{registry}alerts = \"json\"\n[relay]\nkind = \"debezium\"\n");
+        assert!(check_file(&debezium).starts_with("registry.alerts needs relay.kind = \"millwright\""));
+        let batches = format!("{registry}readings = \"json\"\n[bus]\nvalues = \"binary\"\n");
+        assert!(check_file(&batches).starts_with("registry.readings needs one reading a record"));
+        assert!(check_file("[registry]\nurl = \"127.0.0.1\"\n").contains("no http:// or https:// address"));
         assert!(check_file("[site]\ntimezone = \"Mars/Olympus\"\n").contains("no time zone"));
     }
 

@@ -88,9 +88,17 @@ fn shown(key: &str, value: &toml::Value) -> String {
                 }
             }
         }
-        "postgres.main" | "postgres.ai" | "redis.url" => {
+        "postgres.main" | "postgres.ai" | "redis.url" | "registry.url" => {
             if let toml::Value::String(addresses) = &mut value {
                 *addresses = addresses.split(',').map(without_password).collect::<Vec<_>>().join(",");
+            }
+        }
+        "registry.credentials" => {
+            let is_open = value
+                .as_str()
+                .is_some_and(|text| text.is_empty() || text.starts_with("env:") || text.starts_with("file:"));
+            if !is_open {
+                value = toml::Value::String("***".to_owned());
             }
         }
         "bus.settings" => {
@@ -135,6 +143,8 @@ mod tests {
         assert_eq!(text("postgres.main", "host=db password=secret"), r#""***""#);
         assert_eq!(text("postgres.main", "env:MAIN"), r#""env:MAIN""#);
         assert_eq!(text("redis.url", "redis://:s@a:1,redis://b:2"), r#""redis://:***@a:1,redis://b:2""#);
+        assert_eq!(text("registry.credentials", "mw:secret"), r#""***""#);
+        assert_eq!(text("registry.credentials", "env:REGISTRY"), r#""env:REGISTRY""#);
         let settings = toml::Value::from(vec!["sasl.username=a", "sasl.password=b", "ssl.key.password=c"]);
         let shown = shown("bus.settings", &settings);
         assert!(shown.contains("sasl.username=a") && !shown.contains("=b") && !shown.contains("=c"), "{shown}");

@@ -12,8 +12,11 @@ use crate::{
     sink, topics,
 };
 use anyhow::{Context, Result};
-use bus::kafka::{admin, look};
-use judge::{Database, Facts, Kafka, Line, Port, Portal, State};
+use bus::{
+    kafka::{admin, look},
+    registry,
+};
+use judge::{Database, Facts, Kafka, Line, Port, Portal, Registry, State};
 use serde_json::json;
 use std::{error::Error, future::Future, net::SocketAddr, time::Duration};
 use store::postgres::{self, Which};
@@ -82,14 +85,16 @@ async fn gather(config: &Config, plant: &Plant) -> Facts {
         }
     };
     let portal = SocketAddr::new(config.portal.host, config.portal.port);
-    let (kafka, main, ai, redis, portal) = tokio::join!(
+    let registry = async { registry_of(plant.kafka.registry.as_ref()?, plant).await.into() };
+    let (kafka, main, ai, redis, registry, portal) = tokio::join!(
         kafka(config, plant),
         database(&plant.main, Which::Main),
         database(&plant.ai, Which::Ai),
         redis,
+        registry,
         portal_at(portal),
     );
-    Facts { kafka, main, ai, slot, relay: config.relay.kind, redis, portal }
+    Facts { kafka, main, ai, slot, relay: config.relay.kind, redis, registry, portal }
 }
 
 async fn kafka(config: &Config, plant: &Plant) -> Kafka {
@@ -138,6 +143,12 @@ async fn kafka(config: &Config, plant: &Plant) -> Kafka {
     }
     facts.cluster = Some(Ok(cluster));
     facts
+}
+
+async fn registry_of(options: &registry::Options, plant: &Plant) -> Registry {
+    let changes = within(registry::admin::difference(options, |topic| plant.kafka.topic(topic))).await;
+    let named = options.subjects.iter().any(|subject| subject.named);
+    Registry { place: options.url.clone(), changes, named }
 }
 
 async fn database(url: &str, which: Which) -> Database {

@@ -14,6 +14,7 @@ mod health;
 mod progress;
 mod readings_file;
 mod replay;
+mod schemas;
 mod service;
 mod settings;
 mod simulate;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Portal(args) => service::run(Service::Portal, &args, cli.output),
         Command::Db(command) => db::run(command, cli.output),
         Command::Doctor(file) => doctor::run(&file, cli.output),
+        Command::Schemas(command) => schemas::run(command, cli.output),
         Command::Topics(command) => topics::run(command, cli.output),
         Command::Simulate(args) => match args.service() {
             Some(args) => service::run(Service::Simulate, &args, cli.output),

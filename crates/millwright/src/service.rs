@@ -6,7 +6,7 @@
 
 mod parts;
 
-pub use parts::Plant;
+pub use parts::{Plant, registry};
 
 use crate::{
     cli::{Output, ServiceArgs},

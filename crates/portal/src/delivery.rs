@@ -5,6 +5,7 @@
 use crate::{Error, alarms::Alarms, hub::Hub, notifications};
 use bus::{Event, Record, Topic};
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -110,6 +111,7 @@ pub(crate) async fn deliver(store: &Store, alarms: &Alarms, stop: &CancellationT
 /// Takes alerts from the topic, each partition from where the store has it.
 async fn follow(parts: &crate::Parts, alarms: &Alarms, stop: &CancellationToken) -> Result<(), Error> {
     let mut consumer = parts.bus.consumer(Topic::Alerts, GROUP)?;
+    let schemas = parts.bus.schemas();
     loop {
         let event = tokio::select! {
             biased;
@@ -141,8 +143,13 @@ async fn follow(parts: &crate::Parts, alarms: &Alarms, stop: &CancellationToken)
             Event::Revoked(_) => {}
             Event::Records(records) => {
                 for lot in records.chunk_by(|a, b| a.partition == b.partition) {
-                    let alert =
-                        |record: &Record| (record.offset + 1, String::from_utf8_lossy(&record.value).into_owned());
+                    let alert = |record: &Record| {
+                        let content = schemas.content(&record.value).unwrap_or_else(|why| {
+                            tracing::error!(record.partition, record.offset, "this alert cannot be read: {why}");
+                            Cow::Borrowed(&record.value)
+                        });
+                        (record.offset + 1, String::from_utf8_lossy(&content).into_owned())
+                    };
                     for some in lot.chunks(BATCH) {
                         alarms.deliver(some[0].partition, some.iter().map(alert).collect()).await?;
                     }

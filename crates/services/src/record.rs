@@ -1,8 +1,9 @@
 //! Records of the bus as readings, and readings as records.
 
-use bus::{Bus, Outgoing, Record};
+use bus::{Bus, Outgoing, Record, Schemas};
 use catalog::Catalogue;
 use std::{
+    borrow::Cow,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -31,16 +32,17 @@ pub(crate) fn outgoing(
 }
 
 /// Reads records under one catalogue. Embedded a value is one binary batch; on Kafka it may also be one reading, an array
-/// or lines, and neighbours become one batch.
+/// or lines, with or without the id of its schema, and neighbours become one batch.
 pub(crate) struct Reader {
     catalogue: Arc<Catalogue>,
     /// `None` where every value is a batch.
     decoder: Option<Decoder>,
+    schemas: Arc<Schemas>,
 }
 
 impl Reader {
     pub(crate) fn new(bus: &Bus, catalogue: Arc<Catalogue>) -> Reader {
-        let mut reader = Reader { catalogue, decoder: None };
+        let mut reader = Reader { catalogue, decoder: None, schemas: bus.schemas() };
         if !bus.is_embedded() {
             reader.renew();
         }
@@ -72,28 +74,41 @@ impl Reader {
             return (1, self.read_batch(first));
         }
         let mut bytes = 0;
-        let joins = |record: &&Record| {
+        let mut contents = Vec::new();
+        for record in records {
             bytes += record.value.len();
-            bytes <= RUN_BYTES && !ReadingBatch::is_encoded(&record.value) && Decoder::joins(&record.value)
-        };
-        let count = records.iter().take_while(joins).count().max(1);
-        if let Some(run) = self.read_run(&records[..count], bound) {
+            if !contents.is_empty() && (bytes > RUN_BYTES || ReadingBatch::is_encoded(&record.value)) {
+                break;
+            }
+            match self.schemas.content(&record.value) {
+                Ok(content) if Decoder::joins(&content) => contents.push(content),
+                // Alone.
+                Ok(content) if contents.is_empty() => {
+                    contents.push(content);
+                    break;
+                }
+                Err(why) if contents.is_empty() => return (1, refusal(first, ErrorCode::BadSchema, &why)),
+                Ok(_) | Err(_) => break,
+            }
+        }
+        let count = contents.len();
+        if let Some(run) = self.read_run(&records[..count], &contents, bound) {
             return (count, run);
         }
         // What it panicked on is found one by one.
-        let run = (0..TRIES).find_map(|_| self.read_run(&records[..1], bound));
-        let panicked = || Run {
-            rejects: vec![(0, *refused(first, ErrorCode::DecoderPanic, PANICKED))],
-            messages: vec![1],
-            ..Run::default()
-        };
-        (1, run.unwrap_or_else(panicked))
+        let run = (0..TRIES).find_map(|_| self.read_run(&records[..1], &contents[..1], bound));
+        (1, run.unwrap_or_else(|| refusal(first, ErrorCode::DecoderPanic, PANICKED)))
     }
 
     /// `None` where the decoder panicked.
-    fn read_run(&mut self, records: &[Record], bound: &dyn Fn(&str) -> Option<String>) -> Option<Run> {
+    fn read_run(
+        &mut self,
+        records: &[Record],
+        contents: &[Cow<'_, [u8]>],
+        bound: &dyn Fn(&str) -> Option<String>,
+    ) -> Option<Run> {
         let decoder = self.decoder.as_mut()?;
-        let values = records.iter().map(|record| (&*record.value, span(record)));
+        let values = records.iter().zip(contents).map(|(record, content)| (&**content, span(record)));
         // A panic of the decoder is a bug of ours; what follows it on the bus must still be read.
         let run = catch_unwind(AssertUnwindSafe(|| decoder.decode_run(values, bound)));
         if run.is_err() {
@@ -108,7 +123,7 @@ impl Reader {
                 let messages = vec![batch.rows() as u32];
                 Run { batches: vec![batch], messages, ..Run::default() }
             }
-            Err(reject) => Run { rejects: vec![(0, *reject)], messages: vec![1], ..Run::default() },
+            Err(reject) => refusal_of(*reject),
         }
     }
 }
@@ -141,6 +156,15 @@ const PANICKED: &str = "the decoder panicked on this value";
 fn span(record: &Record) -> Span {
     let Record { offset, arrived_us, source, .. } = record;
     Span { first_row: 0, offset: *offset, arrived_us: *arrived_us, source: source.clone() }
+}
+
+fn refusal(record: &Record, code: ErrorCode, error: &str) -> Run {
+    refusal_of(*refused(record, code, error))
+}
+
+/// A record whose only message is refused.
+fn refusal_of(reject: Reject) -> Run {
+    Run { rejects: vec![(0, reject)], messages: vec![1], ..Run::default() }
 }
 
 /// A record that cannot be decoded is one refused message.

@@ -66,7 +66,7 @@ pub async fn end(options: &Options, bus: &Bus) {
 }
 
 /// A plant whose effects lie in files and whose readings on a cluster.
-fn open(room: &Room, bus: &Bus) -> Open {
+pub fn open(room: &Room, bus: &Bus) -> Open {
     Open { bus: bus.clone(), store: Store::open(&room.folder.path().join("store.db")).unwrap() }
 }
 
@@ -80,7 +80,7 @@ fn message(machine: &str, value: impl Into<Vec<u8>>) -> Message {
     }
 }
 
-async fn ends(bus: &Bus) -> Vec<i64> {
+pub async fn ends(bus: &Bus) -> Vec<i64> {
     let mut ends = Vec::new();
     for partition in 0..READINGS_PARTITIONS {
         ends.push(bus.bounds(Topic::Readings, partition).await.unwrap().1);
@@ -88,9 +88,9 @@ async fn ends(bus: &Bus) -> Vec<i64> {
     ends
 }
 
-type Ingesting = (JoinHandle<Result<(), ingest::Error>>, CancellationToken);
+pub type Ingesting = (JoinHandle<Result<(), ingest::Error>>, CancellationToken);
 
-fn start_ingest(room: &Room, bus: &Bus, history: &History) -> Ingesting {
+pub fn start_ingest(room: &Room, bus: &Bus, history: &History) -> Ingesting {
     let stop = CancellationToken::new();
     let parts = ingest::Parts {
         bus: bus.clone(),
@@ -156,14 +156,14 @@ async fn readings_of_every_form_are_stored_once_and_what_is_refused_is_one_dead_
     end(&options, &bus).await;
 }
 
-struct Detecting {
-    task: JoinHandle<Result<(), detect::Error>>,
-    stop: CancellationToken,
-    passed: watch::Receiver<Vec<i64>>,
+pub struct Detecting {
+    pub task: JoinHandle<Result<(), detect::Error>>,
+    pub stop: CancellationToken,
+    pub passed: watch::Receiver<Vec<i64>>,
     live: LiveValues,
 }
 
-fn start_detect(room: &Room, open: &Open) -> Detecting {
+pub fn start_detect(room: &Room, open: &Open) -> Detecting {
     let (tell, passed) = watch::channel(Vec::new());
     let (stop, live) = (CancellationToken::new(), LiveValues::default());
     let parts = detect::Parts {
@@ -178,7 +178,7 @@ fn start_detect(room: &Room, open: &Open) -> Detecting {
     Detecting { task: tokio::spawn(detect::run(parts, stop.clone())), stop, passed, live }
 }
 
-async fn alerts(store: &Store) -> Vec<(String, i64, u32)> {
+pub async fn alerts(store: &Store) -> Vec<(String, i64, u32)> {
     let page = store.alerts(AlertQuery { limit: 500, ..AlertQuery::default() }).await.unwrap();
     let told = |alert: &wire::Alert| {
         let what = format!("{} {} {}", alert.machine_id, alert.condition, alert.kind.as_str());
@@ -190,7 +190,7 @@ async fn alerts(store: &Store) -> Vec<(String, i64, u32)> {
 }
 
 /// A machine that breaks a law and mends, again and again, one reading a record.
-fn readings(seconds: std::ops::Range<i64>) -> Vec<Message> {
+pub fn readings(seconds: std::ops::Range<i64>) -> Vec<Message> {
     let machines = ["m-00", "m-01", "m-02", "m-03", "m-04", "m-05"];
     let reading = |second: i64| {
         machines.map(|machine| message(machine, line(machine, second, if second % 100 < 3 { 70.0 } else { 40.0 })))

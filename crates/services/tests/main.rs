@@ -6,6 +6,7 @@ mod debezium;
 mod detect;
 mod ingest;
 mod kafka;
+mod registry;
 mod relay;
 mod replay;
 mod room;

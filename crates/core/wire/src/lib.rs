@@ -10,6 +10,7 @@ mod json;
 mod number;
 mod partition;
 mod reject;
+mod schema;
 #[cfg(test)]
 mod testing;
 mod time;
@@ -26,6 +27,7 @@ pub use json::{Decoded, Decoder, Framing, NotReadings, Run};
 pub use number::{ScaledError, decimal_text, scaled};
 pub use partition::partition_of;
 pub use reject::{ErrorCode, Reject};
+pub use schema::{CONTENT, alert_schema, avro_schema, reading_schema};
 pub use time::{TimeError, format_time, parse_time, rfc3339};
 
 /// Topic of the readings.

@@ -26,6 +26,7 @@ pub enum ErrorCode {
     TooLong,
     Empty,
     BadBatch,
+    BadSchema,
     DecoderPanic,
 }
 
@@ -53,6 +54,7 @@ impl ErrorCode {
             ErrorCode::TooLong => "too_long",
             ErrorCode::Empty => "empty",
             ErrorCode::BadBatch => "bad_batch",
+            ErrorCode::BadSchema => "bad_schema",
             ErrorCode::DecoderPanic => "decoder_panic",
         }
     }

@@ -14,7 +14,10 @@ mod reader;
 pub use consumer::KafkaConsumer;
 pub use letter::DeadLetter;
 
-use crate::{Error as BusError, Message, Outgoing, Record, Topic};
+use crate::{
+    Error as BusError, Message, Outgoing, Record, Topic,
+    registry::{self, Schemas, Writer},
+};
 use client::Context;
 use rdkafka::{
     consumer::{BaseConsumer, Consumer},
@@ -64,6 +67,8 @@ pub struct Options {
     pub values: Values,
     /// Stands before the name of every topic: a cluster may hold several plants.
     pub topic_prefix: String,
+    /// Where the schemas are that values name, where there is a registry.
+    pub registry: Option<registry::Options>,
     /// What is on a partition is the beginning of what was sent to it, whatever failed: the last record tells all. Who
     /// sends waits for brokers that are away, for ever.
     pub gapless: bool,
@@ -130,6 +135,9 @@ struct Inner {
     seen: Mutex<Seen>,
     /// The brokers do not know the newer group protocol.
     classic: AtomicBool,
+    schemas: Arc<Schemas>,
+    /// Of the topics whose values name their schema.
+    writers: BTreeMap<Topic, Writer>,
 }
 
 /// The partitions of the readings, as last looked at.
@@ -146,11 +154,13 @@ struct Accepting {
 }
 
 impl KafkaBus {
-    pub(crate) async fn connect(options: Options) -> Result<KafkaBus, Error> {
-        blocking(move || KafkaBus::connect_now(options)).await
+    pub(crate) async fn connect(options: Options) -> Result<KafkaBus, BusError> {
+        let schemas = Schemas::new(options.registry.as_ref())?;
+        let writers = schemas.writers(options.registry.as_ref(), |topic| options.topic(topic)).await?;
+        Ok(blocking(move || KafkaBus::connect_now(options, schemas, writers)).await?)
     }
 
-    fn connect_now(options: Options) -> Result<KafkaBus, Error> {
+    fn connect_now(options: Options, schemas: Schemas, writers: BTreeMap<Topic, Writer>) -> Result<KafkaBus, Error> {
         let eyes: BaseConsumer<Context> = client::reader(&options)?;
         let metadata = eyes.fetch_metadata(None, ANSWER_MAX).map_err(Error::NoAnswer)?;
         let partitions_of = |topic: Topic| {
@@ -175,6 +185,8 @@ impl KafkaBus {
             eyes: Arc::new(eyes),
             seen: Mutex::new(Seen { at: Instant::now(), bounds: Vec::new() }),
             classic: AtomicBool::new(options.protocol == Protocol::Classic),
+            schemas: Arc::new(schemas),
+            writers,
             options,
         });
         inner.look()?;
@@ -207,6 +219,7 @@ impl KafkaBus {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
+        let messages = self.0.named(topic, messages)?;
         let weight = messages.iter().map(weight).sum();
         self.0.accept(weight)?;
         let (sends, refused) = self.0.enqueue(topic, &messages);
@@ -231,6 +244,10 @@ impl KafkaBus {
 
     pub(crate) fn values(&self) -> Values {
         self.0.options.values
+    }
+
+    pub(crate) fn schemas(&self) -> Arc<Schemas> {
+        self.0.schemas.clone()
     }
 
     pub(crate) fn consumer(&self, topic: Topic, group: &str) -> Result<KafkaConsumer, Error> {
@@ -284,6 +301,16 @@ impl KafkaBus {
 }
 
 impl Inner {
+    /// Values with the id of their schema, where the topic's have one.
+    fn named(&self, topic: Topic, mut messages: Vec<Message>) -> Result<Vec<Message>, registry::Error> {
+        if let Some(writer) = self.writers.get(&topic) {
+            for value in messages.iter_mut().filter_map(|message| message.value.as_mut()) {
+                *value = writer.write(value)?;
+            }
+        }
+        Ok(messages)
+    }
+
     fn accept(&self, weight: u64) -> Result<(), BusError> {
         let mut accepting = self.accepting.lock().expect("never poisoned");
         if accepting.closed {

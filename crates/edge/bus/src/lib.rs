@@ -4,10 +4,12 @@
 //! a plant it is Kafka, acks=all. Positions are not kept here: they live in the database of each consumer's effects.
 
 pub mod kafka;
+pub mod registry;
 mod sqlite;
 mod topic;
 
 pub use kafka::DeadLetter;
+pub use registry::Schemas;
 pub use topic::Topic;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
@@ -82,7 +84,7 @@ pub struct Record {
     pub key: Option<Arc<[u8]>>,
     /// Of Kafka, without the one that became `source`.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
-    /// Empty where it has none.
+    /// Empty where it has none. One that names its schema is read by [`Schemas::content`].
     pub value: Arc<[u8]>,
 }
 
@@ -123,6 +125,8 @@ pub enum Error {
     NoTopic(&'static str),
     #[error("kafka")]
     Kafka(#[from] kafka::Error),
+    #[error("schema registry")]
+    Registry(#[from] registry::Error),
     #[error("bus.db is in use by another process: bus.lock beside it is held")]
     Locked,
     #[error("bus.lock")]
@@ -151,7 +155,7 @@ impl Bus {
     /// Connects to a cluster whose topics were made (`topics apply`).
     ///
     /// # Errors
-    /// A setting is wrong, no broker answers, or a topic is missing.
+    /// A setting is wrong, no broker answers, or a topic is missing; the registry has not the schema of what is sent.
     pub async fn connect(options: kafka::Options) -> Result<Bus, Error> {
         Ok(Bus::Kafka(kafka::KafkaBus::connect(options).await?))
     }
@@ -235,6 +239,14 @@ impl Bus {
         }
     }
 
+    /// What is known of the schemas that values name; embedded none does.
+    pub fn schemas(&self) -> Arc<Schemas> {
+        match self {
+            Bus::Sqlite(_) => Arc::default(),
+            Bus::Kafka(bus) => bus.schemas(),
+        }
+    }
+
     /// Whether it is this process's own: it holds our binary batches only, and no other topic than the readings.
     pub fn is_embedded(&self) -> bool {
         matches!(self, Bus::Sqlite(_))
@@ -313,7 +325,7 @@ impl Consumer {
     ///
     /// # Errors
     /// The bus cannot be read or is closed; [`Error::Gap`] and [`Error::Truncated`]: what comes next for a partition is
-    /// gone, or was never there.
+    /// gone, or was never there; [`Error::Registry`]: what comes next cannot be read without it, and is not passed over.
     pub async fn next(&mut self, bytes: usize) -> Result<Event, Error> {
         match &mut self.0 {
             Log::Sqlite(consumer) => consumer.next(bytes).await,

@@ -3,6 +3,7 @@
 mod contract;
 mod crash;
 mod kafka;
+mod registry;
 
 use super::*;
 use contract::{Harness, Limits, batch, next_records, offsets, started, take, value};

@@ -1,7 +1,10 @@
 //! What facts about a plant's engines mean: one line a check. Pure.
 
 use crate::config::{GroupProtocol, RelayKind};
-use bus::kafka::{admin::Change, look::Cluster};
+use bus::{
+    kafka::{admin::Change, look::Cluster},
+    registry,
+};
 use std::{fmt, net::SocketAddr};
 use store::{
     live::redis::Node,
@@ -70,6 +73,8 @@ pub(super) struct Facts {
     pub(super) relay: RelayKind,
     /// Each node by its address; none is configured where it is empty.
     pub(super) redis: Vec<(String, Result<Node, String>)>,
+    /// Where one is configured.
+    pub(super) registry: Option<Registry>,
     pub(super) portal: Portal,
 }
 
@@ -97,6 +102,15 @@ pub(super) struct Database {
     pub(super) place: String,
     pub(super) server: Result<Server, String>,
     pub(super) migrations: Option<Result<Vec<Migration>, String>>,
+}
+
+/// What was found of the schema registry.
+pub(super) struct Registry {
+    pub(super) place: String,
+    /// What differs from how its subjects should be.
+    pub(super) changes: Result<Vec<registry::admin::Change>, String>,
+    /// What is sent names schemas: without them nothing is.
+    pub(super) named: bool,
 }
 
 /// Where the portal is to listen.
@@ -127,6 +141,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Line> {
         lines.log(server, &facts.slot, facts.relay);
     }
     lines.redis(&facts.redis);
+    facts.registry.iter().for_each(|registry| lines.registry(registry));
     lines.portal(&facts.portal);
     lines.0
 }
@@ -450,6 +465,27 @@ impl Lines {
                 let bound = if *max == 0 { "without bound".to_owned() } else { format!("of {max} bytes") };
                 self.ok(check, format!("Redis {version}, {used} bytes used {bound}, {policy}"));
             }
+        }
+    }
+
+    fn registry(&mut self, registry: &Registry) {
+        let (check, place) = ("registry", &registry.place);
+        let changes = match &registry.changes {
+            Ok(changes) => changes,
+            Err(wrong) => {
+                let next = "start it, or set registry.url to where it is (of Apicurio with /apis/ccompat/v7): readings whose \
+                            schema is not known yet wait for it";
+                return self.fail(check, format!("{place} is of no use: {wrong}"), next);
+            }
+        };
+        let says = changes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let next = "`millwright schemas apply` makes it so";
+        if changes.is_empty() {
+            self.ok(check, format!("{place} has the schemas of readings and alerts"));
+        } else if registry.named {
+            self.fail(check, says, next);
+        } else {
+            self.warn(check, says, next);
         }
     }
 

@@ -2,12 +2,15 @@
 
 use super::Service;
 use crate::{
-    catalogue,
-    config::{self, BusValues, Config, GroupProtocol},
+    catalogue, class,
+    config::{self, BusValues, Config, GroupProtocol, UnknownId, Written},
     failure::Failure,
 };
-use anyhow::Result;
-use bus::{Bus, kafka};
+use anyhow::{Context, Result};
+use bus::{
+    Bus, Topic, kafka,
+    registry::{self, Format, Subject},
+};
 use catalog::Catalogue;
 use metrics_exporter_prometheus::PrometheusHandle;
 use notify::Notifier;
@@ -75,6 +78,7 @@ impl Plant {
                 BusValues::Lines => Values::Lines,
                 BusValues::Binary => Values::Binary,
             },
+            registry: registry(config)?,
             ..kafka::Options::default()
         };
         let database = |key: &str, text: &str, which: Which| -> Result<String> {
@@ -100,6 +104,41 @@ impl Plant {
             redis,
         })
     }
+}
+
+/// The registry and what it is to hold, where there is one.
+///
+/// # Errors
+/// A key is wrong, or a class.
+pub fn registry(config: &Config) -> Result<Option<registry::Options>> {
+    let config::Registry { url, credentials, readings, alerts, unknown_id } = &config.registry;
+    if url.is_empty() {
+        return Ok(None);
+    }
+    let credentials = match config::secret(credentials)? {
+        text if text.is_empty() => None,
+        text => Some(text.split_once(':').map(|(user, password)| (user.to_owned(), password.to_owned())).ok_or_else(
+            || Failure::configuration("MW-0066", "registry.credentials has no `:`").hint("write USER:PASSWORD"),
+        )?),
+    };
+    let names: Vec<String> = config.classes.iter().map(|class| class.display().to_string()).collect();
+    let catalogue = class::catalogue(names.iter().map(String::as_str)).context("classes")?;
+    let subject = |topic: Topic, written: Written, schema: serde_json::Value| {
+        let (format, schema) = match written {
+            Written::Plain | Written::Json => (Format::Json, schema),
+            Written::Avro => (Format::Avro, wire::avro_schema(&schema)),
+        };
+        Subject { topic, format, schema: schema.to_string(), named: written != Written::Plain }
+    };
+    Ok(Some(registry::Options {
+        url: url.clone(),
+        credentials,
+        refuse_unknown: *unknown_id == UnknownId::Refuse,
+        subjects: vec![
+            subject(Topic::Readings, *readings, wire::reading_schema(&catalogue)),
+            subject(Topic::Alerts, *alerts, wire::alert_schema()),
+        ],
+    }))
 }
 
 /// What a service needs; cheap to clone.

@@ -9,5 +9,6 @@ mod json_output;
 mod ledger;
 mod product;
 mod run;
+mod schemas;
 mod streams;
 mod up;

@@ -4,7 +4,7 @@
 //! the places to start from are known; a revocation is given in to there, too, when what was in hand is committed.
 
 use super::{Error, Inner, Protocol, client, reader::ToRecord};
-use crate::{Error as BusError, Event, Record, Topic};
+use crate::{Error as BusError, Event, Record, Topic, registry};
 use rdkafka::{
     ClientContext, Offset, Statistics, TopicPartitionList,
     config::RDKafkaLogLevel,
@@ -21,7 +21,7 @@ use std::{
     },
     task::{Context, Poll, Waker},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinHandle};
 
 /// A consumer of a topic of the cluster.
 pub struct KafkaConsumer {
@@ -41,8 +41,10 @@ pub struct KafkaConsumer {
     revoked: Vec<u16>,
     /// Started at another place than they are read from.
     moved: BTreeSet<u16>,
-    /// Read and too large for the `next` that read it.
+    /// Read and too large for the `next` that read it, or by a schema that is not known yet.
     held: Option<Record>,
+    /// Asks for the schema of what is held.
+    learning: Option<JoinHandle<Result<(), registry::Error>>>,
     /// Met while more was taken.
     trouble: Option<KafkaError>,
     /// Some partition is asked for what its log does not have.
@@ -132,6 +134,7 @@ impl KafkaConsumer {
             revoked: Vec::new(),
             moved: BTreeSet::new(),
             held: None,
+            learning: None,
             trouble: None,
             doubt: false,
         })
@@ -152,6 +155,21 @@ impl KafkaConsumer {
             if let Some(event) = self.change() {
                 return Ok(event);
             }
+            if let Some(id) = self.held.as_ref().and_then(|held| self.bus.schemas.missing(&held.value)) {
+                let schemas = self.bus.schemas.clone();
+                let ask = || tokio::spawn(async move { schemas.learn(id).await });
+                let learning = self.learning.get_or_insert_with(ask);
+                tokio::select! {
+                    biased;
+                    _ = closed.wait_for(|closed| *closed) => return Err(BusError::Closed),
+                    () = changes.come.notified() => {}
+                    learned = learning => {
+                        self.learning = None;
+                        learned.map_err(|_| Error::Panicked)??;
+                    }
+                }
+                continue;
+            }
             if let Some(record) = self.held.take() {
                 return Ok(Event::Records(self.gather(record, bytes)));
             }
@@ -163,7 +181,7 @@ impl KafkaConsumer {
                 message = stream.recv() => message.map(|message| self.to_record.of(&message)),
             };
             match read {
-                Ok(record) if self.pass(&record) => return Ok(Event::Records(self.gather(record, bytes))),
+                Ok(record) if self.pass(&record) => self.held = Some(record),
                 Ok(_) => {}
                 Err(error) => self.trouble = Some(error),
             }
@@ -307,11 +325,11 @@ impl KafkaConsumer {
                 continue;
             }
             match left.checked_sub(record.value.len()) {
-                Some(rest) => {
+                Some(rest) if self.bus.schemas.missing(&record.value).is_none() => {
                     left = rest;
                     records.push(record);
                 }
-                None => {
+                _ => {
                     self.held = Some(record);
                     break;
                 }
@@ -368,6 +386,9 @@ impl KafkaConsumer {
 impl Drop for KafkaConsumer {
     fn drop(&mut self) {
         self.changes.leaving.store(true, Ordering::Release);
+        if let Some(learning) = self.learning.take() {
+            learning.abort();
+        }
         // The group waits for what was told and not done.
         while self.change().is_some() {}
         if let Err(error) = self.take_up() {

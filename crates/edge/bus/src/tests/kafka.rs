@@ -22,8 +22,8 @@ use std::{
 };
 
 /// Topics of a test's own, three partitions each.
-struct Cluster {
-    options: Options,
+pub(super) struct Cluster {
+    pub(super) options: Options,
     wanted: Vec<Wanted>,
 }
 

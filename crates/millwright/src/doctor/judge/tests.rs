@@ -68,6 +68,7 @@ fn well() -> Facts {
         slot: "millwright_relay".to_owned(),
         relay: RelayKind::Millwright,
         redis: vec![("127.0.0.1:6379".to_owned(), Ok(node))],
+        registry: None,
         portal: Portal { address: SocketAddr::from(([127, 0, 0, 1], 8080)), port: Port::Ours { wrong: None } },
     }
 }
@@ -317,4 +318,20 @@ fn redis_and_the_portal() {
         "FAIL  portal: 127.0.0.1:8080 cannot",
         &["denied"],
     );
+}
+
+#[test]
+fn schema_registries() {
+    let of = |changes, named| {
+        move |facts: &mut Facts| {
+            facts.registry = Some(Registry { place: "http://127.0.0.1:8081".to_owned(), changes, named });
+        }
+    };
+    assert_eq!(wrong(of(Ok(Vec::new()), true)), [] as [String; 0]);
+    let away = of(Err("it does not answer".to_owned()), false);
+    check(away, "FAIL  registry: http://127.0.0.1:8081 is of no use: it does not answer", &["registry.url"]);
+    let level = registry::admin::Change::Level { subject: "a-value".to_owned(), from: None, to: "FULL" };
+    let says = "registry: a-value: compatibility=FULL (is not set)";
+    check(of(Ok(vec![level.clone()]), true), &format!("FAIL  {says}"), &["schemas apply"]);
+    check(of(Ok(vec![level]), false), &format!("warn  {says}"), &["schemas apply"]);
 }
