@@ -99,7 +99,7 @@ const BUGS: [Bug; 7] = [
 ];
 
 /// Histories of a planted bug, each judged.
-const TRIES: u64 = 6;
+const TRIES: u64 = 24;
 /// Rounds of one.
 const TRIED: usize = 4;
 /// Rounds that are judged together.
