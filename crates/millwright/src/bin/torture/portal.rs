@@ -68,11 +68,13 @@ impl Portal<'_> {
             .send()
             .await
             .context("open the event stream")?;
-        let mut text = String::new();
+        // Bytes, since a chunk may end within a character.
+        let mut text: Vec<u8> = Vec::new();
         while let Ok(Ok(Some(chunk))) = tokio::time::timeout_at(until, answer.chunk()).await {
-            text.push_str(&String::from_utf8_lossy(&chunk));
-            while let Some(end) = text.find("\n\n") {
-                let event: String = text.drain(..end + 2).collect();
+            text.extend_from_slice(&chunk);
+            while let Some(end) = text.windows(2).position(|pair| pair == b"\n\n") {
+                let event: Vec<u8> = text.drain(..end + 2).collect();
+                let event = String::from_utf8_lossy(&event);
                 let data = event.lines().filter_map(|line| line.strip_prefix("data:")).collect::<String>();
                 if let Ok(frame) = serde_json::from_str::<Value>(&data)
                     && frame["type"] != "live"
