@@ -19,7 +19,8 @@ from pathlib import Path
 import psycopg
 import redis
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
-from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema import FormatChecker
+from jsonschema.validators import validator_for
 from websockets.sync.client import connect
 
 UNTIL = time.monotonic() + 60
@@ -171,7 +172,7 @@ def check_alerts(kafka, ai, sent, places):
     history = {str(row[0]): row[1:] for row in ai.execute("select id, machine_id, kind, failure_type from anomaly_history")}
     alerts = [json.loads(record.value()) for record in records]
     raised, partitions = defaultdict(list), defaultdict(set)
-    validator = Draft202012Validator(SCHEMA, format_checker=FormatChecker())
+    validator = validator_for(SCHEMA)(SCHEMA, format_checker=FormatChecker())
     for record, alert in zip(records, alerts):
         if errors := [error.message for error in validator.iter_errors(alert)]:
             return f"{errors[0]}: {alert}"

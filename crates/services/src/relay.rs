@@ -83,7 +83,7 @@ async fn relay(parts: &Parts) -> Result<(), Error> {
         tails = self::tails(&parts.bus).await?;
     }
     #[cfg(feature = "planted")]
-    if planted("no_tail_read") {
+    if bus::planted("no_tail_read") {
         tails.fill(Tail::Empty);
     }
     let mut log = session.stream().await?;
@@ -129,7 +129,7 @@ async fn forward(parts: &Parts, log: &mut OutboxLog, cluster: &Cluster, tails: &
         }
     }
     #[cfg(feature = "planted")]
-    if let Some(at) = upto.filter(|_| planted("confirm_before_publish")) {
+    if let Some(at) = upto.filter(|_| bus::planted("confirm_before_publish")) {
         log.confirm(at);
     }
     let published = messages.len() as u64;
@@ -336,12 +336,6 @@ async fn tails(bus: &Bus) -> Result<Vec<Tail>, Error> {
         });
     }
     Ok(tails)
-}
-
-/// Whether this known bug is in.
-#[cfg(feature = "planted")]
-fn planted(bug: &str) -> bool {
-    std::env::var("MILLWRIGHT_PLANTED").is_ok_and(|planted| planted == bug)
 }
 
 #[cfg(test)]

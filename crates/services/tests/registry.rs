@@ -12,7 +12,6 @@ use catalog::Catalogue;
 use services::simulate::{self, Control};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use wire::READINGS_PARTITIONS;
 
 /// A bus like another whose readings name their schema.
 async fn naming(options: &bus::kafka::Options, format: Format) -> Option<Bus> {
@@ -35,19 +34,11 @@ async fn naming(options: &bus::kafka::Options, format: Format) -> Option<Bus> {
 
 /// Sends from the simulated plant until each machine has had several readings.
 async fn simulate(bus: &Bus) {
-    let config = plant::Config {
-        class: Catalogue::builtin().default_class().clone(),
-        machines: 3,
-        rate_hz: 50.0,
-        seed: 1,
-        start_us: services::now_us(),
-        mode: plant::Mode::Healthy,
-        partitions: READINGS_PARTITIONS,
-    };
     let records = async || ends(bus).await.iter().sum::<i64>();
     let before = records().await;
     let stop = CancellationToken::new();
-    let task = tokio::spawn(simulate::run(Control::new(config).unwrap(), bus.clone(), false, stop.clone()));
+    let control = Control::new(crate::simulate::config("mill")).unwrap();
+    let task = tokio::spawn(simulate::run(control, bus.clone(), false, stop.clone()));
     soon("the plant sends", async || records().await >= before + 60).await;
     stop.cancel();
     task.await.unwrap().unwrap();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use wire::{READINGS_PARTITIONS, ReadingBatch};
 
-fn config(class: &str) -> plant::Config {
+pub fn config(class: &str) -> plant::Config {
     plant::Config {
         class: Arc::new((**catalog::Catalogue::builtin().class(class).unwrap()).clone()),
         machines: 3,

@@ -366,7 +366,7 @@ impl Consumer {
 
 /// Whether this known bug is in.
 #[cfg(feature = "planted")]
-fn planted(bug: &str) -> bool {
+pub fn planted(bug: &str) -> bool {
     std::env::var("MILLWRIGHT_PLANTED").is_ok_and(|planted| planted == bug)
 }
 

@@ -72,3 +72,29 @@ fn a_failure_is_a_document_too() {
         assert!(String::from_utf8(output.stderr).unwrap().starts_with(&format!("error {code}: ")), "{args:?}");
     }
 }
+
+/// The shape alone: how fast this machine is at this moment is no test.
+#[test]
+fn drills_answer_in_the_shape_of_their_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = file(&folder, "report.md", "# Before\n");
+    for name in ["floor", "cold", "embedded", "alert"] {
+        let (told, _) = json(["bench", name, "--seconds", "1", "--report", &report]);
+        assert_eq!(told["name"], name);
+        assert!(told["machine"]["cores"].as_u64().is_some_and(|cores| cores > 0), "{told}");
+        let rows = told["rows"].as_array().unwrap();
+        assert!(!rows.is_empty(), "{told}");
+        for row in rows {
+            assert!(row["goal"].is_string() && row["unit"].is_string() && row["value"].is_number(), "{row}");
+            let (value, must) = (row["value"].as_f64().unwrap(), row["must"].as_f64());
+            let reached = match row["better"].as_str() {
+                Some("higher") => must.is_none_or(|must| value >= must),
+                Some("lower") => must.is_none_or(|must| value <= must),
+                better => panic!("{better:?} is no direction"),
+            };
+            assert_eq!((&row["ok"], row["ambition"].is_number()), (&reached.into(), must.is_some()), "{row}");
+        }
+        let text = std::fs::read_to_string(&report).unwrap();
+        assert!(text.starts_with("# Before\n") && text.contains(&format!("<!-- end {name} -->")), "{text}");
+    }
+}
