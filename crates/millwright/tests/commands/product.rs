@@ -140,10 +140,7 @@ impl Up {
 
     /// SIGTERM; the exit code.
     pub fn stop(&mut self) -> Option<i32> {
-        let mut child = self.child.take().unwrap();
-        let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-        assert!(killed.success());
-        child.wait().unwrap().code()
+        end(self.child.take().unwrap())
     }
 
     /// kill -9.
@@ -157,9 +154,20 @@ impl Up {
 }
 
 impl Drop for Up {
+    /// In good order, which every test shows so; where one failed already, at once.
     fn drop(&mut self) {
+        if let Some(child) = self.child.take_if(|_| !std::thread::panicking()) {
+            assert_eq!(end(child), Some(0), "SIGTERM");
+        }
         self.kill();
     }
+}
+
+/// SIGTERM; the exit code.
+pub fn end(mut child: Child) -> Option<i32> {
+    let told = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    child.wait().unwrap().code()
 }
 
 /// Asks again until something holds.

@@ -347,8 +347,8 @@ fn replayed(broken: impl Fn(u32) -> bool, flags: &[&str], end: &str) -> Vec<Stri
     command.args(["up", "--port", "0", "--data-dir"]).arg(data.path()).arg("--replay").arg(&file).args(flags);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
     let mut said = Vec::new();
-    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    for line in lines {
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    for line in lines.by_ref() {
         let line = line.unwrap();
         let is_end = line.contains(end);
         said.push(line);
@@ -356,8 +356,7 @@ fn replayed(broken: impl Fn(u32) -> bool, flags: &[&str], end: &str) -> Vec<Stri
             break;
         }
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    assert_eq!(crate::product::end(child), Some(0));
     said
 }
 
