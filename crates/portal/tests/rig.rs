@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use store::{History, LiveValues, Step, Store};
+use store::{History, LiveValues, Step, Store, history::Lot};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -241,8 +241,9 @@ async fn ingest(parts: Parts) {
     while let Ok(Event::Records(records)) = consumer.next(1 << 20).await {
         for record in records {
             let batch = decode(&parts, &record);
-            let (partition, offset) = (record.partition, record.offset);
-            parts.history.append(partition, offset, &record.source, record.arrived_us, &[batch], &[]).await.unwrap();
+            let offsets = record.offset..record.offset + 1;
+            let lot = Lot { partition: record.partition, offsets, batches: &[batch], rejects: &[] };
+            parts.history.append(&lot).await.unwrap();
         }
     }
 }

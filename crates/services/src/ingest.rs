@@ -1,11 +1,15 @@
 //! Bus to history: every reading stored once, or counted as a duplicate, or a dead letter.
 //!
-//! On Kafka what is refused also goes to a topic, acknowledged before its record is stored. Ingest is the only writer
-//! there, so what the topic's last record tells is skipped after a crash ([`letters`]).
+//! Neighbouring records are taken as one lot. On Kafka what is refused also goes to a topic, acknowledged before the lot
+//! is committed. Ingest is the only writer there, so what the topic's last record tells is skipped after a crash
+//! ([`letters`]).
 
 mod letters;
 
-use crate::{apart::ByDetect, record::Reader};
+use crate::{
+    apart::ByDetect,
+    record::{Reader, span},
+};
 use bus::{Bus, Consumer, DeadLetter, Event, Record, Topic};
 use catalog::Catalogue;
 use std::{
@@ -13,13 +17,16 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use store::{History, history::Appended};
+use store::{
+    History,
+    history::{self, Appended, Lot},
+};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
-use wire::{ReadingBatch, Reject, Run};
+use wire::{ReadingBatch, Reject, Run, Span};
 
 /// Group of the consumers.
 const GROUP: &str = "ingestor-group";
@@ -112,7 +119,7 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error>
         let Ok(event) = tokio::time::timeout_at(until, consumer.next(LOT_BYTES)).await else { break };
         ingest.take(&mut consumer, event?).await?;
     }
-    ingest.parts.history.flush().await?;
+    ingest.flush(&mut consumer, &[]).await?;
     ingest.tell(&consumer).await
 }
 
@@ -120,11 +127,23 @@ struct Ingest {
     parts: Parts,
     /// `None` while a worker has it.
     reader: Option<Reader>,
-    /// Of each partition that is ours: offset and index of the last refused message that the topic of dead letters holds.
-    assigned: BTreeMap<u16, Option<(i64, u32)>>,
+    /// The partitions that are ours.
+    assigned: BTreeMap<u16, Assigned>,
 }
 
-type Decoded = (Record, Run);
+/// Where a partition of ours stands.
+struct Assigned {
+    /// Next record to be taken.
+    next: i64,
+    /// Offset and index of the last refused message that the topic of dead letters holds.
+    told: Option<(i64, u32)>,
+}
+
+/// Neighbouring records of a partition, and what they hold.
+struct Decoded {
+    records: Vec<Record>,
+    run: Run,
+}
 
 impl Ingest {
     fn reader(&mut self) -> &mut Reader {
@@ -150,7 +169,7 @@ impl Ingest {
             }
             Event::Revoked(partitions) => {
                 // Who has them next goes on from what is durable.
-                self.parts.history.flush().await?;
+                self.flush(consumer, &partitions).await?;
                 self.tell(consumer).await?;
                 for partition in partitions {
                     self.assigned.remove(&partition);
@@ -158,14 +177,8 @@ impl Ingest {
                 }
             }
             Event::Records(records) => match self.store(records).await {
-                Err(Error::History(store::history::Error::Fenced { partition, expected, found })) => {
-                    tracing::warn!(
-                        partition,
-                        expected,
-                        found,
-                        "another ingest went on with partition {partition} from {expected} to {found}: starting over from there"
-                    );
-                    metrics::counter!("millwright_ingest_fenced_total").increment(1);
+                Err(Error::History(history::Error::Fenced { partition, expected, found })) => {
+                    told_fenced(partition, expected, found);
                     let ours: Vec<u16> = self.assigned.keys().copied().collect();
                     for partition in ours {
                         self.start(consumer, partition).await?;
@@ -175,6 +188,30 @@ impl Ingest {
             },
         }
         Ok(())
+    }
+
+    /// Writes everything that was taken. A partition in which another ingest went on is let go where it is `leaving`, or
+    /// the loop ends, and else begun anew; nothing of it is written.
+    async fn flush(&mut self, consumer: &mut Consumer, leaving: &[u16]) -> Result<(), Error> {
+        loop {
+            match self.parts.history.flush().await {
+                Err(history::Error::Fenced { partition, expected, found })
+                    if !self.parts.bus.is_embedded() && self.assigned.contains_key(&partition) =>
+                {
+                    told_fenced(partition, expected, found);
+                    if leaving.is_empty() || leaving.contains(&partition) {
+                        self.assigned.remove(&partition);
+                        self.parts.history.revoke(partition).await;
+                    } else {
+                        self.start(consumer, partition).await?;
+                    }
+                }
+                flushed => {
+                    flushed?;
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Starts a partition where the history stands, what lies in its memory counted.
@@ -198,12 +235,16 @@ impl Ingest {
         }
         let bus = &self.parts.bus;
         let last = if bus.is_embedded() { None } else { bus.last(Topic::DeadLetters, partition).await? };
-        self.assigned.insert(partition, last.as_ref().and_then(DeadLetter::origin));
+        let told = last.as_ref().and_then(DeadLetter::origin);
+        self.assigned.insert(partition, Assigned { next: from, told });
         Ok(())
     }
 
     /// Decodes records and appends them in order.
-    async fn store(&mut self, records: Vec<Record>) -> Result<(), Error> {
+    async fn store(&mut self, mut records: Vec<Record>) -> Result<(), Error> {
+        records.retain(|record| {
+            self.assigned.get(&record.partition).is_some_and(|assigned| record.offset >= assigned.next)
+        });
         let bytes: usize = records.iter().map(|record| record.value.len()).sum();
         let mut reader = self.reader.take().expect("no worker runs");
         let history = self.parts.history.clone();
@@ -217,40 +258,70 @@ impl Ingest {
             decode()
         };
         self.reader = Some(reader);
-        if !self.parts.bus.is_embedded() {
-            letters::send(&self.parts.bus, &mut self.assigned, &decoded).await?;
-        }
-        for (record, run) in decoded {
-            self.parts.taken.0.compare(&record, &run);
-            let Record { partition, offset, arrived_us, source, .. } = &record;
-            let rejects: Vec<Reject> = run.rejects.into_iter().map(|(_, reject)| reject).collect();
-            if let Some(first) = rejects.first() {
-                tracing::debug!(
-                    partition,
-                    offset,
-                    "{} of record {offset} of partition {partition} refused: {}",
-                    rejects.len(),
-                    first.error
-                );
-            }
-            let history = &self.parts.history;
-            let appended = history.append(*partition, *offset, source, *arrived_us, &run.batches, &rejects).await?;
-            self.parts.tally.add(source, &appended);
-            count(&appended);
+        for decoded in decoded {
+            self.append(decoded).await?;
         }
         self.parts.history.commit().await?;
         Ok(())
     }
+
+    /// Appends neighbours; what of them is refused is acknowledged before the history commits them.
+    async fn append(&mut self, decoded: Decoded) -> Result<(), Error> {
+        let Decoded { records, mut run } = decoded;
+        let (first, last) = (&records[0], &records[records.len() - 1]);
+        let (partition, offsets) = (first.partition, first.offset..last.offset + 1);
+        self.parts.taken.0.compare(first, &run);
+        let with_span = |(place, reject): (usize, Reject)| (span(&records[place]), reject);
+        let rejects: Vec<(Span, Reject)> = std::mem::take(&mut run.rejects).into_iter().map(with_span).collect();
+        let lot = Lot { partition, offsets: offsets.clone(), batches: &run.batches, rejects: &rejects };
+        let taken = self.parts.history.append(&lot).await?;
+        let assigned = self.assigned.get_mut(&partition).expect("records of other partitions were dropped");
+        assigned.next = offsets.end;
+        let mut refused: Vec<(i64, Reject)> = rejects.into_iter().map(|(record, why)| (record.offset, why)).collect();
+        refused.extend(taken.refused);
+        if let Some((offset, first)) = refused.first() {
+            tracing::debug!(
+                partition,
+                offset,
+                "{} messages of partition {partition} from record {offset} on are refused: {}",
+                refused.len(),
+                first.error
+            );
+            refused.sort_by_key(|(offset, reject)| (*offset, reject.index));
+            if !self.parts.bus.is_embedded() {
+                letters::send(&self.parts.bus, &mut assigned.told, &records, &run.messages, refused).await?;
+            }
+        }
+        for (source, appended) in &taken.by_source {
+            self.parts.tally.add(source, appended);
+            count(appended);
+        }
+        Ok(())
+    }
 }
 
-/// Decodes each record by itself, so that the history can judge and count it by itself.
-fn decode(records: Vec<Record>, reader: &mut Reader, history: &History) -> Vec<Decoded> {
+fn told_fenced(partition: u16, expected: i64, found: i64) {
+    tracing::warn!(
+        partition,
+        expected,
+        found,
+        "another ingest went on with partition {partition} from {expected} to {found}: starting over from there"
+    );
+    metrics::counter!("millwright_ingest_fenced_total").increment(1);
+}
+
+/// Decodes the records of each partition, neighbours together where they can be.
+fn decode(mut records: Vec<Record>, reader: &mut Reader, history: &History) -> Vec<Decoded> {
+    records.sort_by_key(|record| record.partition);
     // Classes of machines that the history will know once these records are appended.
     let mut met: BTreeMap<String, String> = BTreeMap::new();
-    let mut decoded = Vec::with_capacity(records.len());
-    for record in records {
+    let mut decoded = Vec::new();
+    let mut rest = records.into_iter();
+    while let Some(first) = rest.as_slice().first() {
+        let records = rest.as_slice();
+        let ours = records.partition_point(|record| record.partition == first.partition);
         let bound = |machine: &str| history.class_of(machine).or_else(|| met.get(machine).cloned());
-        let (_, run) = reader.read(std::slice::from_ref(&record), &bound);
+        let (count, run) = reader.read(&records[..ours], &bound);
         for batch in &run.batches {
             meet(batch, history, &mut met);
         }
@@ -260,7 +331,7 @@ fn decode(records: Vec<Record>, reader: &mut Reader, history: &History) -> Vec<D
         if run.rounded > 0 {
             metrics::counter!("millwright_ingest_rounded_total").increment(run.rounded);
         }
-        decoded.push((record, run));
+        decoded.push(Decoded { records: rest.by_ref().take(count).collect(), run });
     }
     decoded
 }

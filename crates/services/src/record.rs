@@ -153,7 +153,8 @@ fn decode_by(
 
 const PANICKED: &str = "the decoder panicked on this value";
 
-fn span(record: &Record) -> Span {
+/// Where the rows of a record come from.
+pub(crate) fn span(record: &Record) -> Span {
     let Record { offset, arrived_us, source, .. } = record;
     Span { first_row: 0, offset: *offset, arrived_us: *arrived_us, source: source.clone() }
 }

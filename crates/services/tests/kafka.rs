@@ -22,7 +22,7 @@ use std::{
 use store::{AlertQuery, History, LiveValues, Store};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use wire::{READINGS_PARTITIONS, partition_of};
+use wire::{Decoder, Framing, READINGS_PARTITIONS, partition_of};
 
 /// Topics of a test's own.
 pub async fn connect() -> Option<(Options, Bus)> {
@@ -109,11 +109,18 @@ async fn readings_of_every_form_are_stored_once_and_what_is_refused_is_one_dead_
     let room = Room::new();
     let array = format!("[{},{}]", line("m-01", 1, 40.0), line("m-01", 2, 40.0));
     let lines = format!("{}\nno reading\n{}\n", line("m-01", 3, 40.0), line("m-01", 4, 40.0));
+    // It can be decoded, and the machine has another class.
+    let pump = r#"{"machine_id":"m-01","timestamp":"2026-01-01T00:00:09Z","class":"pump","vib_mm_s":1.8,"discharge_bar":5.4,"flow_m3h":80,"motor_current_a":36.6,"bearing_temp_c":55}"#;
+    let mut decoder = Decoder::new(room.catalogue.borrow().clone(), READINGS_PARTITIONS);
+    let pump = decoder.decode(pump.as_bytes(), Framing::Lines, i64::MAX / 2, &|_| None).unwrap();
+    let mut other_class = Vec::new();
+    pump.batches[0].1.encode(&mut other_class);
     let messages = vec![
         message("m-01", line("m-01", 0, 40.0)),
         message("m-01", array),
         message("m-01", lines),
         message("m-01", "no reading"),
+        message("m-01", other_class.clone()),
         Message { value: None, ..message("m-01", "") },
         message("m-01", line("m-01", 0, 40.0)),
     ];
@@ -125,6 +132,9 @@ async fn readings_of_every_form_are_stored_once_and_what_is_refused_is_one_dead_
         let (task, stop) = start_ingest(&room, &bus, &history);
         let ends = ends(&bus).await;
         soon("everything is taken", async || history.appended().await.unwrap() == ends).await;
+        // The letters of a lot follow what it appended.
+        let told = async || DeadLetter::origin(&bus.last(Topic::DeadLetters, partition).await.unwrap()?);
+        soon("everything refused is told", async || told().await == Some((5, 0))).await;
         if round == 0 {
             task.abort();
             let _ = task.await;
@@ -136,8 +146,8 @@ async fn readings_of_every_form_are_stored_once_and_what_is_refused_is_one_dead_
     }
     let history = room.open_history();
     let row = history.ledger().await.unwrap().remove(0);
-    assert_eq!((row.source.as_str(), row.received, row.stored), ("sensor-raw-data", 9, 5));
-    assert_eq!((row.rejected, row.duplicate), (3, 1));
+    assert_eq!((row.source.as_str(), row.received, row.stored), ("sensor-raw-data", 10, 5));
+    assert_eq!((row.rejected, row.duplicate), (4, 1));
     let letters = bus.read(Topic::DeadLetters, partition, 0, usize::MAX).await.unwrap();
     let told: Vec<_> = letters
         .iter()
@@ -150,7 +160,8 @@ async fn readings_of_every_form_are_stored_once_and_what_is_refused_is_one_dead_
     let expected = [
         ((2, 1), "not_json", &b"no reading"[..], key),
         ((3, 0), "not_json", &b"no reading"[..], key),
-        ((4, 0), "empty", &b""[..], key),
+        ((4, 0), "class_changed", &other_class[..], key),
+        ((5, 0), "empty", &b""[..], key),
     ];
     assert_eq!(told, expected);
     end(&options, &bus).await;

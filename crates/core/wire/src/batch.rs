@@ -1,7 +1,7 @@
 //! Readings in columns: the unit of everything.
 
 use catalog::{Class, MachineId};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 /// What a row of the built-in classes takes at most, encoded; a guess too low costs a copy.
 const BYTES_PER_ROW: usize = 24;
@@ -243,6 +243,12 @@ impl ReadingBatch {
     /// The device sequence number of a row.
     pub fn seq_of(&self, row: usize) -> Option<i64> {
         self.seq.get(row).copied().flatten()
+    }
+
+    /// The bus records that the rows came in, in order, each with its rows.
+    pub fn records(&self) -> impl Iterator<Item = (&Span, Range<usize>)> {
+        let ends = self.spans.iter().skip(1).map(|next| next.first_row as usize).chain([self.rows()]);
+        self.spans.iter().zip(ends).map(|(span, end)| (span, span.first_row as usize..end))
     }
 
     /// The bus record of a row. Batches that were not read from a bus have none.

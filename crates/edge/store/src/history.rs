@@ -1,6 +1,6 @@
 //! Readings, the ledger, dead letters, and ingest's position: in `history.db` (`sqlite`) or in PostgreSQL (`postgres`).
 //!
-//! A record is judged under its partition's lock (`judge`, `partition`): `engine::Order` places each row, and rows older
+//! A lot of records is judged under its partition's lock (`judge`, `partition`): `engine::Order` places each row, and rows older
 //! than the allowed lateness are looked up in memory and where the history lies. Rows that are stored are copied, column
 //! by column, behind those of their class (`memory`), until a flush or a commit writes everything of a partition up to a
 //! position, with that position, its counts and dead letters, in one transaction. The bus is the log of that memory.
@@ -22,8 +22,8 @@ use crate::Activation;
 use catalog::{Catalogue, Class, MachineId};
 use postgres::Postgres;
 use sqlite::Sqlite;
-use std::{path::Path, sync::Arc};
-use wire::{Position, ReadingBatch, Reject};
+use std::{ops::Range, path::Path, sync::Arc};
+use wire::{Position, ReadingBatch, Reject, Span};
 
 /// The history of readings.
 #[derive(Clone)]
@@ -111,6 +111,28 @@ pub struct Options {
     pub retention_us: i64,
     /// Dead letters that arrived longer ago: dropped.
     pub dead_letter_retention_us: i64,
+}
+
+/// Neighbouring records of a partition, decoded together.
+#[derive(Debug)]
+pub struct Lot<'a> {
+    /// Their partition.
+    pub partition: u16,
+    /// The first one's offset, and the one after the last's.
+    pub offsets: Range<i64>,
+    /// Their readings, one batch of a class, which know their records.
+    pub batches: &'a [ReadingBatch],
+    /// What of them could not be decoded, by offset and index; of a span the rows mean nothing here.
+    pub rejects: &'a [(Span, Reject)],
+}
+
+/// What became of a lot.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// By source, each once.
+    pub by_source: Vec<(Arc<str>, Appended)>,
+    /// What could be decoded and is refused all the same, as its machine has another class: offset and message, by class.
+    pub refused: Vec<(i64, Reject)>,
 }
 
 /// What was decided of a batch's rows.
@@ -286,28 +308,20 @@ impl History {
         }
     }
 
-    /// Takes one record of one partition: its readings (each batch with its spans set), and what could not be decoded.
-    /// Duplicates are found, readings placed (late, out of order, ahead), counted by source. Records at or above the
-    /// position only, in order; `offset` is the record's. While too much is not written, a file's waits and a database's
-    /// commits.
+    /// Takes a lot: duplicates are found, readings placed (late, out of order, ahead), counted by source. Lots of a
+    /// partition come in order; one that lies below what was appended is in already. While too much is not written, a
+    /// file's waits and a database's commits.
     ///
     /// # Errors
-    /// The history cannot be read (older duplicates are looked up there): the same record can be given again.
+    /// The history cannot be read (older duplicates are looked up there): the same lot can be given again.
     /// [`Error::Fenced`]: another ingest went on from here; nothing more is written.
-    pub async fn append(
-        &self,
-        partition: u16,
-        offset: i64,
-        source: &str,
-        arrived_us: i64,
-        batches: &[ReadingBatch],
-        rejects: &[Reject],
-    ) -> Result<Appended, Error> {
+    ///
+    /// # Panics
+    /// The lot begins below what was appended and ends above it.
+    pub async fn append(&self, lot: &Lot<'_>) -> Result<Taken, Error> {
         match self {
-            History::Sqlite(sqlite) => sqlite.append(partition, offset, source, arrived_us, batches, rejects).await,
-            History::Postgres(postgres) => {
-                postgres.append(partition, offset, source, arrived_us, batches, rejects).await
-            }
+            History::Sqlite(sqlite) => sqlite.append(lot).await,
+            History::Postgres(postgres) => postgres.append(lot).await,
         }
     }
 

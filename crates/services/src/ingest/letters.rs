@@ -1,47 +1,47 @@
-//! The topic of dead letters: what was refused, once, before its record is stored.
+//! The topic of dead letters: what was refused, once, before its record is committed.
 
-use super::{Decoded, Error};
-use bus::{Bus, DeadLetter, Message, Topic};
-use std::collections::BTreeMap;
+use super::Error;
+use bus::{Bus, DeadLetter, Message, Record, Topic};
+use wire::Reject;
 
-/// Sends what was refused and is not held yet; `held` tells the last of each partition.
+/// Sends what was refused of neighbouring records (by offset and index, and so many messages are in each record), and is
+/// not held yet; `told` is the last that the topic holds.
 pub(super) async fn send(
     bus: &Bus,
-    held: &mut BTreeMap<u16, Option<(i64, u32)>>,
-    decoded: &[Decoded],
+    told: &mut Option<(i64, u32)>,
+    records: &[Record],
+    messages: &[u32],
+    refused: Vec<(i64, Reject)>,
 ) -> Result<(), Error> {
-    let mut messages = Vec::new();
-    let mut last = held.clone();
-    for letter in decoded.iter().flat_map(letters) {
-        let place = Some((letter.offset, letter.index));
-        let newest = last.entry(letter.partition).or_default();
-        if place > *newest {
-            *newest = place;
-            messages.push(to_message(letter));
+    let mut last = *told;
+    let mut letters = Vec::new();
+    for (offset, reject) in refused {
+        let place = Some((offset, reject.index));
+        if place <= last {
+            continue;
         }
+        last = place;
+        let at = records.partition_point(|record| record.offset < offset);
+        letters.push(letter(&records[at], messages[at] == 1, reject));
     }
-    if !messages.is_empty() {
-        bus.publish(Topic::DeadLetters, messages).await?;
-        *held = last;
+    if !letters.is_empty() {
+        bus.publish(Topic::DeadLetters, letters).await?;
+        *told = last;
     }
     Ok(())
 }
 
-fn to_message(letter: DeadLetter) -> Message {
-    letter.message(Topic::Readings.name(), "ingest", env!("CARGO_PKG_VERSION"))
-}
-
-/// What was refused of a record, in order.
-fn letters((record, run): &Decoded) -> impl Iterator<Item = DeadLetter> {
-    let whole = run.messages.first() == Some(&1);
-    run.rejects.iter().map(move |(_, reject)| DeadLetter {
+/// Says what was refused of a record, which it may be as a whole.
+fn letter(record: &Record, whole: bool, reject: Reject) -> Message {
+    let letter = DeadLetter {
         partition: record.partition,
         offset: record.offset,
         index: reject.index,
         arrived_us: record.arrived_us,
         key: record.key.as_ref().map(|key| key.to_vec()),
-        value: if whole { record.value.to_vec() } else { reject.payload.clone() },
+        value: if whole { record.value.to_vec() } else { reject.payload },
         code: reject.code.as_str(),
-        error: reject.error.clone(),
-    })
+        error: reject.error,
+    };
+    letter.message(Topic::Readings.name(), "ingest", env!("CARGO_PKG_VERSION"))
 }

@@ -1,8 +1,7 @@
-//! Judging a record under its partition's lock: placed row by row, older duplicates looked up where the history lies.
+//! Judging a lot under its partition's lock: placed row by row, older duplicates looked up where the history lies.
 
 use super::{
-    Error,
-    letters::Record,
+    Error, Lot,
     machines::Machines,
     partition::{Judged, Partition},
 };
@@ -10,28 +9,29 @@ use catalog::{Catalogue, Class};
 use engine::Identity;
 use std::{
     collections::HashSet,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard},
 };
 use wire::ReadingBatch;
 
 /// A partition and who may append to it.
 pub(super) struct Shard {
-    /// Held while a record is appended.
+    /// Held while a lot is appended.
     pub(super) appending: tokio::sync::Mutex<Option<Pending>>,
     state: Mutex<Partition>,
 }
 
-/// A record that was judged and is not stored: its look-up failed, or nobody waited for it. Judging moved the orders, so
-/// that the same record goes on from here.
+/// A lot that was judged and is not stored: its look-up failed, or nobody waited for it. Judging moved the orders, so
+/// that the same lot goes on from here.
 pub(super) struct Pending {
-    offset: i64,
+    offsets: Range<i64>,
     judged: Vec<Judged>,
 }
 
 impl Pending {
-    fn is_of(&self, record: &Record<'_>) -> bool {
-        let rows = || record.batches.iter().map(ReadingBatch::rows);
-        self.offset == record.offset && self.judged.iter().map(Judged::rows).eq(rows())
+    fn is_of(&self, lot: &Lot<'_>) -> bool {
+        let rows = || lot.batches.iter().map(ReadingBatch::rows);
+        self.offsets == lot.offsets && self.judged.iter().map(Judged::rows).eq(rows())
     }
 }
 
@@ -63,25 +63,33 @@ impl Shard {
         self.state.lock().expect("never poisoned")
     }
 
-    /// Judges the batches of a record, which must be stored next.
+    /// Whether a lot must still be stored.
+    pub(super) fn awaits(&self, lot: &Lot<'_>) -> bool {
+        let next = self.state().appended();
+        let below = lot.offsets.start < next;
+        assert!(!below || lot.offsets.end <= next, "lots come in order: {:?} after {next}", lot.offsets);
+        !below
+    }
+
+    /// Judges the batches of a lot, which must be stored next.
     pub(super) async fn judge(
         &self,
         pending: &mut Option<Pending>,
-        record: &Record<'_>,
+        lot: &Lot<'_>,
         machines: &Machines,
         catalogue: &Catalogue,
         stored: &impl Stored,
     ) -> Result<Vec<Judged>, Error> {
-        let batches = record.batches;
-        let mut judged = match pending.take().filter(|pending| pending.is_of(record)) {
+        let batches = lot.batches;
+        let mut judged = match pending.take().filter(|pending| pending.is_of(lot)) {
             Some(pending) => pending.judged,
-            None => self.place(record, machines, catalogue, stored).await?,
+            None => self.place(lot, machines, catalogue, stored).await?,
         };
         if judged.iter().any(|judged| !judged.late().is_empty()) {
             self.state().find_repeated(batches, &mut judged);
         }
         if judged.iter().any(|judged| !judged.late().is_empty()) {
-            let kept = pending.insert(Pending { offset: record.offset, judged });
+            let kept = pending.insert(Pending { offsets: lot.offsets.clone(), judged });
             let found = stored.find(self, batches, &kept.judged).await?;
             kept.judged.iter_mut().for_each(|judged| judged.repeated(&found));
             judged = pending.take().map(|pending| pending.judged).expect("put there above");
@@ -92,12 +100,12 @@ impl Shard {
     /// Places every row; what a restart left unread is read first.
     async fn place(
         &self,
-        record: &Record<'_>,
+        lot: &Lot<'_>,
         machines: &Machines,
         catalogue: &Catalogue,
         stored: &impl Stored,
     ) -> Result<Vec<Judged>, Error> {
-        let batches = record.batches;
+        let batches = lot.batches;
         let (mut judged, unread) = {
             let mut state = self.state();
             let judged: Vec<Judged> = batches.iter().map(|batch| state.find(batch, machines, catalogue)).collect();
@@ -111,7 +119,7 @@ impl Shard {
         }
         let mut state = self.state();
         for (batch, judged) in batches.iter().zip(&mut judged) {
-            state.judge(batch, record.arrived_us, judged);
+            state.judge(batch, judged);
         }
         Ok(judged)
     }

@@ -1,9 +1,8 @@
 //! Dead letters as rows: what was refused on the bus and at the HTTP door.
 
 use super::DeadLetter;
-use std::sync::Arc;
 use uuid::Uuid;
-use wire::{Quality, READINGS_TOPIC, ReadingBatch, Reject, decimal_text, format_time};
+use wire::{Quality, READINGS_TOPIC, ReadingBatch, Reject, Span, decimal_text, format_time};
 
 /// Name space of the ids of dead letters: that of alert ids (SPEC.md 3.6). Their names cannot be the same, as an
 /// alert's begins with a machine, a condition and a kind.
@@ -14,18 +13,9 @@ const DOOR: &str = "http";
 /// Dead letters that retention drops in one transaction; no write waits for more.
 pub(super) const DROPPED_AT_ONCE: i64 = 1_000;
 
-/// A record of the bus.
-pub(super) struct Record<'a> {
-    pub(super) offset: i64,
-    pub(super) arrived_us: i64,
-    pub(super) source: &'a Arc<str>,
-    pub(super) batches: &'a [ReadingBatch],
-    pub(super) rejects: &'a [Reject],
-}
-
-/// The dead letter of a reject of the bus: its id is UUIDv5 of `topic|partition|offset|index`.
-pub(super) fn letter(record: &Record<'_>, partition: u16, reject: &Reject) -> DeadLetter {
-    let Record { offset, arrived_us, source, .. } = record;
+/// The dead letter of a reject of a record: its id is UUIDv5 of `topic|partition|offset|index`.
+pub(super) fn letter(partition: u16, record: &Span, reject: &Reject) -> DeadLetter {
+    let Span { offset, arrived_us, source, .. } = record;
     let name = format!("{READINGS_TOPIC}|{partition}|{offset}|{}", reject.index);
     DeadLetter {
         id: Uuid::new_v5(&NAMESPACE, name.as_bytes()),

@@ -103,11 +103,8 @@ impl Segment {
         }
     }
 
-    /// Begins the rows of a record, of which these machine numbers have some.
-    pub(super) fn begin(&mut self, offset: i64, arrived_us: i64, numbers: &[u32]) {
-        if self.records.last() != Some(&(offset, arrived_us)) {
-            self.records.push((offset, arrived_us));
-        }
+    /// Makes room for machines of these numbers, of which some follow.
+    pub(super) fn begin(&mut self, numbers: &[u32]) {
         let highest = numbers.iter().filter(|number| **number != super::partition::REFUSED).max();
         let needed = highest.map_or(0, |highest| *highest as usize + 1);
         if self.last.len() < needed {
@@ -115,8 +112,8 @@ impl Segment {
         }
     }
 
-    /// Takes a run of rows of the record begun last; `numbers` and `flags` are of the whole batch, by place in its
-    /// machines and by row.
+    /// Takes a run of rows; `numbers` and `flags` are of the whole batch, by place in its machines and by row. Their
+    /// records are named after it ([`Segment::note_record`]).
     pub(super) fn extend(&mut self, batch: &ReadingBatch, run: Range<usize>, numbers: &[u32], flags: &[u8]) {
         let base = self.rows.rows();
         let rows = &mut self.rows;
@@ -125,8 +122,17 @@ impl Segment {
         for (row, number) in (base as u32..).zip(&rows.machine[base..]) {
             self.previous.push(std::mem::replace(&mut self.last[*number as usize], row));
         }
-        self.flags.extend_from_slice(&flags[run.clone()]);
-        self.record.resize(base + run.len(), self.records.len() as u32 - 1);
+        self.flags.extend_from_slice(&flags[run]);
+    }
+
+    /// Names the record of so many of the rows that have none yet.
+    pub(super) fn note_record(&mut self, offset: i64, arrived_us: i64, rows: usize) {
+        if rows > 0 {
+            if self.records.last() != Some(&(offset, arrived_us)) {
+                self.records.push((offset, arrived_us));
+            }
+            self.record.resize(self.record.len() + rows, self.records.len() as u32 - 1);
+        }
     }
 
     /// Takes rows of one machine with their flags and records (places in `records`). Rows taken so have no chain.

@@ -1,8 +1,7 @@
 //! One partition: its machines, in which order their readings came, and what of it lies in memory.
 
 use super::{
-    Appended, DeadLetter,
-    letters::{self, Record},
+    Appended, Lot, Taken, letters,
     machines::{Known, Machines},
     memory::{Counts, Memory, Segment},
 };
@@ -12,7 +11,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
-use wire::{ErrorCode, ReadingBatch};
+use wire::{ErrorCode, ReadingBatch, Reject, Span};
 
 /// In the place of a machine number: its readings are refused.
 pub(super) const REFUSED: u32 = u32::MAX;
@@ -35,7 +34,7 @@ struct Machine {
     order: Order,
     /// What `order` must hold was read back from the file, or never lay there.
     read_back: bool,
-    /// `order`'s newest as of what is stored: a record that is judged and not yet stored has moved `order` already.
+    /// `order`'s newest as of what is stored: a lot that is judged and not yet stored has moved `order` already.
     watermark_us: i64,
     /// Event time of the newest stored reading.
     newest_us: i64,
@@ -52,7 +51,7 @@ pub(super) struct Partition {
     pub(super) frozen: Option<Arc<Memory>>,
 }
 
-/// A batch of a record, judged row by row.
+/// A batch of a lot, judged row by row.
 pub(super) struct Judged {
     /// By place in the batch's machines.
     numbers: Vec<u32>,
@@ -208,39 +207,42 @@ impl Partition {
     }
 
     /// Judges every row. The orders move: what was judged must be stored next.
-    pub(super) fn judge(&mut self, batch: &ReadingBatch, arrived_us: i64, judged: &mut Judged) {
+    pub(super) fn judge(&mut self, batch: &ReadingBatch, judged: &mut Judged) {
         let lateness_us = batch.class.lateness_us;
         judged.verdict.reserve_exact(batch.rows());
-        for row in 0..batch.rows() {
-            let number = judged.numbers[batch.machine[row] as usize];
-            if number == REFUSED {
-                judged.verdict.push(CLASS_CHANGED);
-                continue;
-            }
-            let machine = &mut self.machines[number as usize];
-            let identity = engine::identity(batch, row);
-            judged.verdict.push(match machine.order.place(lateness_us, arrived_us, identity) {
-                Place::InOrder => 0,
-                Place::OutOfOrder => OUT_OF_ORDER,
-                #[cfg(feature = "planted")]
-                Place::Duplicate if crate::planted("no_dedupe") => OUT_OF_ORDER,
-                Place::Duplicate => DUPLICATE,
-                Place::Late => {
-                    judged.late.push((row, number, identity));
-                    LATE
+        for (record, rows) in batch.records() {
+            for row in rows {
+                let number = judged.numbers[batch.machine[row] as usize];
+                if number == REFUSED {
+                    judged.verdict.push(CLASS_CHANGED);
+                    continue;
                 }
-                Place::Ahead => {
-                    // Where arrivals went back in time, what is ahead of its arrival can still be older than the lateness.
-                    if identity.timestamp_us < machine.order.newest_us.saturating_sub(lateness_us) {
+                let machine = &mut self.machines[number as usize];
+                let identity = engine::identity(batch, row);
+                judged.verdict.push(match machine.order.place(lateness_us, record.arrived_us, identity) {
+                    Place::InOrder => 0,
+                    Place::OutOfOrder => OUT_OF_ORDER,
+                    #[cfg(feature = "planted")]
+                    Place::Duplicate if crate::planted("no_dedupe") => OUT_OF_ORDER,
+                    Place::Duplicate => DUPLICATE,
+                    Place::Late => {
                         judged.late.push((row, number, identity));
+                        LATE
                     }
-                    AHEAD
-                }
-            });
+                    Place::Ahead => {
+                        // Where arrivals went back in time, what is ahead of its arrival can still be older than the
+                        // lateness.
+                        if identity.timestamp_us < machine.order.newest_us.saturating_sub(lateness_us) {
+                            judged.late.push((row, number, identity));
+                        }
+                        AHEAD
+                    }
+                });
+            }
         }
     }
 
-    /// Finds late rows that repeat a row of their own record, and then those that repeat what lies in memory.
+    /// Finds late rows that repeat a row of their own lot, and then those that repeat what lies in memory.
     pub(super) fn find_repeated(&self, batches: &[ReadingBatch], judged: &mut [Judged]) {
         let wanted: HashSet<u32> =
             judged.iter().flat_map(|judged| &judged.late).map(|(_, number, _)| *number).collect();
@@ -280,56 +282,59 @@ impl Partition {
         found
     }
 
-    /// Takes a judged record.
-    pub(super) fn store(&mut self, record: &Record<'_>, judged: &[Judged]) -> (Appended, Counts) {
-        let mut appended = Appended::default();
+    /// Takes a judged lot.
+    pub(super) fn store(&mut self, lot: &Lot<'_>, judged: &[Judged]) -> Taken {
         let held = self.active.dead_letters.len();
-        for reject in record.rejects {
-            self.active.dead_letters.push(letters::letter(record, self.number, reject));
+        let mut taken = Taken::default();
+        for (record, reject) in lot.rejects {
+            of_source(&mut taken.by_source, record).rejected += 1;
+            self.active.dead_letters.push(letters::letter(self.number, record, reject));
         }
-        for (batch, judged) in record.batches.iter().zip(judged) {
-            count(&judged.verdict, &mut appended);
+        for (batch, judged) in lot.batches.iter().zip(judged) {
             let segment = self.active.segment(&batch.class);
-            segment.begin(record.offset, record.arrived_us, &judged.numbers);
-            let (mut from, mut rows) = (0, 0);
+            segment.begin(&judged.numbers);
+            let mut from = 0;
             for run in judged.verdict.chunk_by(|left, right| (*left < DUPLICATE) == (*right < DUPLICATE)) {
+                let rows = from..from + run.len();
+                from = rows.end;
                 if run[0] < DUPLICATE {
-                    segment.extend(batch, from..from + run.len(), &judged.numbers, &judged.verdict);
-                    rows += run.len();
+                    for row in rows.clone() {
+                        let machine = &mut self.machines[judged.numbers[batch.machine[row] as usize] as usize];
+                        machine.newest_us = machine.newest_us.max(batch.timestamp_us[row]);
+                    }
+                    segment.extend(batch, rows, &judged.numbers, &judged.verdict);
                 }
-                from += run.len();
             }
-            let bytes = rows * segment.row_bytes();
+            let mut stored = 0;
+            for (record, rows) in batch.records() {
+                let appended = of_source(&mut taken.by_source, record);
+                let before = appended.stored;
+                count(&judged.verdict[rows], appended);
+                let rows = (appended.stored - before) as usize;
+                segment.note_record(record.offset, record.arrived_us, rows);
+                stored += rows;
+            }
+            // A record's own offset and arrival.
+            let bytes = stored * segment.row_bytes() + 16 * batch.spans.len();
             self.active.bytes += bytes;
-            for (row, verdict) in judged.verdict.iter().enumerate() {
-                if *verdict < DUPLICATE {
-                    let machine = &mut self.machines[judged.numbers[batch.machine[row] as usize] as usize];
-                    machine.newest_us = machine.newest_us.max(batch.timestamp_us[row]);
-                }
-            }
             for number in judged.numbers.iter().filter(|number| **number != REFUSED) {
                 let machine = &mut self.machines[*number as usize];
                 machine.watermark_us = machine.order.newest_us;
                 machine.known.raise_newest(machine.newest_us);
             }
-            if !judged.refused.is_empty() {
-                let letters = &mut self.active.dead_letters;
-                letters.extend(refusals(record, self.number, batch, judged));
+            for (record, reject) in refusals(batch, judged) {
+                self.active.dead_letters.push(letters::letter(self.number, record, &reject));
+                taken.refused.push((record.offset, reject));
             }
         }
-        // A record's own offset and arrival.
-        self.active.bytes += 16 * record.batches.len();
-        appended.rejected += record.rejects.len() as u64;
-        let received = appended.stored + appended.duplicate + appended.rejected;
-        let Appended { stored, duplicate, rejected, .. } = appended;
-        let counts = Counts { received, stored, rejected, duplicate };
-        if received > 0 {
-            self.active.counts.entry(record.source.clone()).or_default().add(counts);
+        taken.by_source.retain(|(_, appended)| counts_of(appended).received > 0);
+        for (source, appended) in &taken.by_source {
+            self.active.counts.entry(source.clone()).or_default().add(counts_of(appended));
         }
         let letters = self.active.dead_letters[held..].iter();
         self.active.bytes += letters.map(|letter| 200 + letter.payload.len() + letter.error.len()).sum::<usize>();
-        self.active.to = record.offset + 1;
-        (appended, counts)
+        self.active.to = lot.offsets.end;
+        taken
     }
 
     /// Prunes the orders of machines whose class has another lateness from here.
@@ -400,6 +405,21 @@ fn class_changed(id: &MachineId, has: &str, batch: &ReadingBatch) -> (ErrorCode,
     (ErrorCode::ClassChanged, error)
 }
 
+/// The counts of a record's source; those of a lot are few, and most often the last one's.
+fn of_source<'a>(by_source: &'a mut Vec<(Arc<str>, Appended)>, record: &Span) -> &'a mut Appended {
+    let at = by_source.iter().rposition(|(source, _)| *source == record.source).unwrap_or_else(|| {
+        by_source.push((record.source.clone(), Appended::default()));
+        by_source.len() - 1
+    });
+    &mut by_source[at].1
+}
+
+/// What the ledger counts of it.
+pub(super) fn counts_of(appended: &Appended) -> Counts {
+    let Appended { stored, duplicate, rejected, .. } = *appended;
+    Counts { received: stored + duplicate + rejected, stored, rejected, duplicate }
+}
+
 fn count(verdict: &[u8], appended: &mut Appended) {
     // In order first: most batches hold nothing else.
     let in_order = verdict.iter().filter(|verdict| **verdict == 0).count();
@@ -421,17 +441,13 @@ fn count(verdict: &[u8], appended: &mut Appended) {
     }
 }
 
-/// Dead letters of the rows of refused machines.
-fn refusals<'a>(
-    record: &'a Record<'_>,
-    partition: u16,
-    batch: &'a ReadingBatch,
-    judged: &'a Judged,
-) -> impl Iterator<Item = DeadLetter> + 'a {
-    let rows = judged.verdict.iter().enumerate().filter(|(_, verdict)| **verdict == CLASS_CHANGED);
-    rows.filter_map(move |(row, _)| {
+/// The rows of refused machines, with their records.
+fn refusals<'a>(batch: &'a ReadingBatch, judged: &'a Judged) -> impl Iterator<Item = (&'a Span, Reject)> {
+    let records = batch.records().filter(|_| !judged.refused.is_empty());
+    let rows = records.flat_map(|(record, rows)| rows.map(move |row| (record, row)));
+    rows.filter(|(_, row)| judged.verdict[*row] == CLASS_CHANGED).filter_map(|(record, row)| {
         let (_, code, error) = judged.refused.iter().find(|(place, ..)| *place == batch.machine[row])?;
-        let reject = wire::Reject {
+        let reject = Reject {
             index: batch.index[row],
             code: *code,
             error: error.clone(),
@@ -439,6 +455,6 @@ fn refusals<'a>(
             channel: None,
             payload: letters::reading_json(batch, row).into_bytes(),
         };
-        Some(letters::letter(record, partition, &reject))
+        Some((record, reject))
     })
 }

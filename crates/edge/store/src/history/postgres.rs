@@ -17,9 +17,8 @@ mod tests;
 mod value;
 
 use super::{
-    Appended, Error, LedgerRow, Options,
+    Error, LedgerRow, Lot, Options, Taken,
     judge::Shard,
-    letters::Record,
     machines::Machines,
     memory::Counts,
     partition::{Partition, read_newest},
@@ -35,7 +34,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use table::Tables;
-use wire::{READINGS_TOPIC, ReadingBatch, Reject};
+use wire::READINGS_TOPIC;
 
 /// One writes, one makes a day or refuses at the door meanwhile; readers are the portal's.
 const SIZES: Sizes = Sizes { write: 4, read: 8 };
@@ -154,33 +153,23 @@ impl Postgres {
         Ok(positions)
     }
 
-    pub(super) async fn append(
-        &self,
-        partition: u16,
-        offset: i64,
-        source: &str,
-        arrived_us: i64,
-        batches: &[ReadingBatch],
-        rejects: &[Reject],
-    ) -> Result<Appended, Error> {
+    pub(super) async fn append(&self, lot: &Lot<'_>) -> Result<Taken, Error> {
         let inner = &*self.inner;
         if inner.held_bytes() >= inner.options.flush_bytes {
             self.commit().await?;
         }
+        let partition = lot.partition;
         let assigned = inner.assigned(partition).ok_or(Error::Unassigned(partition))?;
         if let Some((expected, found)) = assigned.fenced.get() {
             return Err(Error::Fenced { partition, expected: *expected, found: *found });
         }
-        let mut pending = assigned.shard.appending.lock().await;
-        if offset < assigned.shard.state().appended() {
-            return Ok(Appended::default());
+        let shard = &assigned.shard;
+        let mut pending = shard.appending.lock().await;
+        if !shard.awaits(lot) {
+            return Ok(Taken::default());
         }
-        let source: Arc<str> = source.into();
-        let record = Record { offset, arrived_us, source: &source, batches, rejects };
-        let catalogue = inner.catalogue();
-        let judged = assigned.shard.judge(&mut pending, &record, &inner.machines, &catalogue, inner).await?;
-        let (appended, _) = assigned.shard.state().store(&record, &judged);
-        Ok(appended)
+        let judged = shard.judge(&mut pending, lot, &inner.machines, &inner.catalogue(), inner).await?;
+        Ok(shard.state().store(lot, &judged))
     }
 
     pub(super) async fn switch(&self, catalogue: Arc<Catalogue>) {
@@ -190,7 +179,7 @@ impl Postgres {
             return;
         }
         for (_, assigned) in inner.all_assigned() {
-            // Between two records.
+            // Between two lots.
             let _appending = assigned.shard.appending.lock().await;
             let mut partition = assigned.shard.state();
             partition.change_lateness(&before, &catalogue);

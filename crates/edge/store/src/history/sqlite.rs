@@ -24,7 +24,7 @@ mod schema;
 mod tests;
 
 use super::{
-    Appended, Bucket, DeadLetter, Error, LedgerRow, LetterFilter, LogRow, Options, Page, judge,
+    Bucket, DeadLetter, Error, LedgerRow, LetterFilter, LogRow, Lot, Options, Page, Taken, judge,
     judge::Shard,
     letters,
     machines::Machines,
@@ -135,7 +135,7 @@ impl Sqlite {
             return Ok(());
         }
         for shard in &self.inner.partitions {
-            // Between two records.
+            // Between two lots.
             let _appending = shard.appending.lock().await;
             let mut partition = shard.state();
             partition.change_lateness(&before, &catalogue);

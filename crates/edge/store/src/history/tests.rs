@@ -48,6 +48,28 @@ impl Place {
     }
 }
 
+impl History {
+    /// Appends a record that has no neighbours.
+    pub(super) async fn append_record(
+        &self,
+        partition: u16,
+        offset: i64,
+        source: &str,
+        arrived_us: i64,
+        batches: &[ReadingBatch],
+        rejects: &[Reject],
+    ) -> Result<Appended, Error> {
+        let span = Span { first_row: 0, offset, arrived_us, source: source.into() };
+        let of_record = |batch: &ReadingBatch| ReadingBatch { spans: vec![span.clone()], ..batch.clone() };
+        let batches: Vec<_> = batches.iter().map(of_record).collect();
+        let rejects: Vec<_> = rejects.iter().map(|reject| (span.clone(), reject.clone())).collect();
+        let lot = Lot { partition, offsets: offset..offset + 1, batches: &batches, rejects: &rejects };
+        let taken = self.append(&lot).await?;
+        assert!(taken.by_source.iter().all(|(name, _)| **name == *source));
+        Ok(taken.by_source.first().map_or_else(Appended::default, |(_, appended)| *appended))
+    }
+}
+
 /// Nothing happens on its own.
 pub(super) fn options() -> Options {
     Options {
@@ -136,10 +158,10 @@ async fn a_record_below_the_position_is_in_already() {
     for place in Place::all().await {
         let history = place.open().await;
         let batches = mills(&[reading("m1", START, 1)]);
-        assert_eq!(history.append(1, 4, "http", START, &batches, &[]).await.unwrap().stored, 1);
-        assert_eq!(history.append(1, 4, "http", START, &batches, &[]).await.unwrap(), Appended::default());
+        assert_eq!(history.append_record(1, 4, "http", START, &batches, &[]).await.unwrap().stored, 1);
+        assert_eq!(history.append_record(1, 4, "http", START, &batches, &[]).await.unwrap(), Appended::default());
         assert_eq!(
-            history.append(1, 3, "http", START, &batches, &[reject(0, "x")]).await.unwrap(),
+            history.append_record(1, 3, "http", START, &batches, &[reject(0, "x")]).await.unwrap(),
             Appended::default()
         );
         assert_eq!(ledger_of(&history, "http").await, [1, 1, 0, 0]);
@@ -153,7 +175,7 @@ async fn a_late_row_is_stored_once_at_any_age() {
         let history = place.open().await;
         let old = reading("m1", START, 1);
         let append = async |history: &History, offset, readings: &[Reading]| {
-            history.append(0, offset, "file", START + 60 * SECOND, &mills(readings), &[]).await.unwrap()
+            history.append_record(0, offset, "file", START + 60 * SECOND, &mills(readings), &[]).await.unwrap()
         };
         append(&history, 0, &[old.clone(), reading("m1", START + 60 * SECOND, 2)]).await;
         // In memory, twice within one record.
@@ -179,9 +201,9 @@ async fn a_late_row_is_stored_once_at_any_age() {
 async fn a_machine_keeps_its_class() {
     for place in Place::all().await {
         let history = place.open().await;
-        history.append(0, 0, "http", START, &mills(&[reading("m \"1\"", START, 4280)]), &[]).await.unwrap();
+        history.append_record(0, 0, "http", START, &mills(&[reading("m \"1\"", START, 4280)]), &[]).await.unwrap();
         let other = vec![batch_of("pump", &[reading("p1", START, 0), reading("m \"1\"", START + SECOND, 0)])];
-        let appended = history.append(0, 1, "http", START + SECOND, &other, &[reject(2, "x")]).await.unwrap();
+        let appended = history.append_record(0, 1, "http", START + SECOND, &other, &[reject(2, "x")]).await.unwrap();
         assert_eq!((appended.stored, appended.rejected), (1, 2));
         assert_eq!(ledger_of(&history, "http").await, [4, 2, 2, 0]);
         for _ in 0..2 {
@@ -215,7 +237,7 @@ async fn refusals_of_the_door_are_durable_and_can_be_paged_and_marked() {
             ids.extend(history.refuse("http", START + at, &rejects).await.unwrap());
         }
         // And one that lies in memory, between them.
-        history.append(0, 0, "simulate", START + 2, &[], &[reject(7, "bus")]).await.unwrap();
+        history.append_record(0, 0, "simulate", START + 2, &[], &[reject(7, "bus")]).await.unwrap();
         let (mut payloads, mut cursor) = (Vec::new(), None);
         loop {
             let page =
@@ -244,7 +266,7 @@ async fn refusals_of_the_door_are_durable_and_can_be_paged_and_marked() {
         assert_eq!(committed(&history).await.dead_letter(ids[0]).await.unwrap().unwrap().replayed_us, Some(99));
         assert!(committed(&history).await.dead_letter(uuid::Uuid::nil()).await.unwrap().is_none());
         // One that no flush has written yet.
-        history.append(0, 1, "simulate", START + 3, &[], &[reject(8, "bus")]).await.unwrap();
+        history.append_record(0, 1, "simulate", START + 3, &[], &[reject(8, "bus")]).await.unwrap();
         let held = committed(&history)
             .await
             .dead_letters(&LetterFilter::default(), 20, None)
@@ -264,16 +286,16 @@ async fn who_was_overtaken_writes_nothing() {
     for place in Place::all().await {
         let (first, second) = (place.open().await, place.open().await);
         let batches = mills(&[reading("m1", START, 1)]);
-        first.append(1, 0, "http", START, &batches, &[]).await.unwrap();
-        second.append(1, 0, "http", START, &batches, &[reject(1, "x")]).await.unwrap();
-        second.append(0, 0, "http", START, &mills(&[reading("m2", START, 1)]), &[]).await.unwrap();
+        first.append_record(1, 0, "http", START, &batches, &[]).await.unwrap();
+        second.append_record(1, 0, "http", START, &batches, &[reject(1, "x")]).await.unwrap();
+        second.append_record(0, 0, "http", START, &mills(&[reading("m2", START, 1)]), &[]).await.unwrap();
         first.flush().await.unwrap();
         let fenced = |result: Result<_, Error>| {
             assert!(matches!(result, Err(Error::Fenced { partition: 1, expected: 0, found: 1 })));
         };
         fenced(second.flush().await.map(|_| ()));
         fenced(second.flush().await.map(|_| ()));
-        fenced(second.append(1, 1, "http", START, &batches, &[]).await.map(|_| ()));
+        fenced(second.append_record(1, 1, "http", START, &batches, &[]).await.map(|_| ()));
         drop(second);
         let third = place.open().await;
         assert_eq!(third.positions().await.unwrap(), [0, 1]);
@@ -289,7 +311,7 @@ async fn old_dead_letters_are_dropped_and_stay_counted() {
         let rejects: Vec<_> = (0..2_500).map(|at| reject(at, "old")).collect();
         history.refuse("http", START, &rejects).await.unwrap();
         history.refuse("http", START + 50 * SECOND, &[reject(0, "new")]).await.unwrap();
-        history.append(0, 0, "simulate", START, &[], &[reject(7, "bus")]).await.unwrap();
+        history.append_record(0, 0, "simulate", START, &[], &[reject(7, "bus")]).await.unwrap();
         history.flush().await.unwrap();
         match &history {
             History::Sqlite(sqlite) => sqlite.inner.drop_old_letters(START + 120 * SECOND).await.unwrap(),
@@ -310,7 +332,7 @@ async fn dead_letters_are_found_by_source_code_and_arrival() {
         let late = Reject { code: ErrorCode::TooOld, ..reject(0, "c") };
         history.refuse("http", START + SECOND, std::slice::from_ref(&late)).await.unwrap();
         // In a file in memory alone, then on disk.
-        history.append(0, 0, "simulate", START + 2 * SECOND, &[], &[late, reject(1, "e")]).await.unwrap();
+        history.append_record(0, 0, "simulate", START + 2 * SECOND, &[], &[late, reject(1, "e")]).await.unwrap();
         let some = |text: &str| Some(text.to_owned());
         for _ in 0..2 {
             let history = committed(&history).await;
@@ -347,7 +369,7 @@ async fn activations_of_a_partition_come_by_offset() {
         let history = place.open().await;
         let second = Catalogue::builtin().with_default("pump").unwrap();
         let (old, new) = (Catalogue::builtin().hash().to_owned(), second.hash().to_owned());
-        history.append(0, 0, "http", START, &mills(&[reading("m1", START, 1)]), &[]).await.unwrap();
+        history.append_record(0, 0, "http", START, &mills(&[reading("m1", START, 1)]), &[]).await.unwrap();
         history.flush().await.unwrap();
         history.switch(Arc::new(second)).await.unwrap();
         history.flush().await.unwrap();

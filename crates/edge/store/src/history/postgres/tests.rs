@@ -8,6 +8,7 @@ use crate::history::{
 use crate::postgres::{Which, scratch::Scratch};
 use std::fmt::Write;
 use tokio_postgres::{Client, NoTls};
+use wire::{ReadingBatch, Reject};
 
 async fn open(scratch: &Scratch) -> History {
     let catalogue = Arc::new(Catalogue::builtin());
@@ -80,8 +81,8 @@ product_type character varying(8)
     let mut batch = mills(&[reading("m1", START, 4280)]).remove(0);
     batch.attributes[0] = vec![1];
     batch.quality = vec![wire::Quality::Bad.bits(3)];
-    history.append(0, 7, "http", START + SECOND, &[batch], &[]).await.unwrap();
-    history.append(1, 0, "http", START, &[batch_of("pump", &[reading("p1", START, 0)])], &[]).await.unwrap();
+    history.append_record(0, 7, "http", START + SECOND, &[batch], &[]).await.unwrap();
+    history.append_record(1, 0, "http", START, &[batch_of("pump", &[reading("p1", START, 0)])], &[]).await.unwrap();
     history.commit().await.unwrap();
     let row = "select id::text, machine_id, timestamp::text, air_temp_k::text, rpm::text, torque_nm::text,
                    tool_wear_min::text, created_at::text, product_type, seq::text, quality::text, flags::text,
@@ -130,11 +131,11 @@ async fn a_new_channel_adds_a_column_and_a_changed_scale_is_refused() {
     };
     let one = class(&channel("user", "scale = 0"));
     history.switch(one.clone()).await.unwrap();
-    history.append(0, 0, "file", START, &[batch(&one, "l1", START, 7)], &[]).await.unwrap();
+    history.append_record(0, 0, "file", START, &[batch(&one, "l1", START, 7)], &[]).await.unwrap();
     history.commit().await.unwrap();
     let two = class(&(channel("user", "scale = 0") + &channel("load", "scale = 3")));
     history.switch(two.clone()).await.unwrap();
-    history.append(0, 1, "file", START, &[batch(&two, "l1", START + SECOND, 9)], &[]).await.unwrap();
+    history.append_record(0, 1, "file", START, &[batch(&two, "l1", START + SECOND, 9)], &[]).await.unwrap();
     history.commit().await.unwrap();
     let rows = history.logs(&id("l1"), 0, i64::MAX, 10, None).await.unwrap().rows;
     let values: Vec<_> = rows.iter().map(|row| (row.values.clone(), row.quality)).collect();
@@ -144,7 +145,7 @@ async fn a_new_channel_adds_a_column_and_a_changed_scale_is_refused() {
 
     let finer = class(&(channel("user", "scale = 2") + &channel("load", "scale = 3")));
     history.switch(finer.clone()).await.unwrap();
-    history.append(0, 2, "file", START, &[batch(&finer, "l1", START + 2 * SECOND, 9)], &[]).await.unwrap();
+    history.append_record(0, 2, "file", START, &[batch(&finer, "l1", START + 2 * SECOND, 9)], &[]).await.unwrap();
     let refused = history.commit().await;
     assert!(matches!(refused, Err(Error::Column { column, .. }) if column == "user"));
 }
@@ -206,7 +207,7 @@ async fn of_two_writers_one_loses_and_goes_on_from_the_database() {
     while at.iter().any(|offset| *offset < 60) {
         for (who, history) in [&zombie, &successor].into_iter().enumerate() {
             let offset = at[who];
-            history.append(0, offset, "http", START + offset * SECOND, &record(offset), &[]).await.unwrap();
+            history.append_record(0, offset, "http", START + offset * SECOND, &record(offset), &[]).await.unwrap();
         }
         let (one, other) = tokio::join!(zombie.commit(), successor.commit());
         for (who, (history, outcome)) in [(&zombie, one), (&successor, other)].into_iter().enumerate() {
@@ -217,7 +218,7 @@ async fn of_two_writers_one_loses_and_goes_on_from_the_database() {
                 }
                 Err(Error::Fenced { partition: 0, .. }) => {
                     fenced += 1;
-                    let again = history.append(0, at[who] + 1, "http", START, &record(at[who] + 1), &[]).await;
+                    let again = history.append_record(0, at[who] + 1, "http", START, &record(at[who] + 1), &[]).await;
                     assert!(matches!(again, Err(Error::Fenced { .. })), "{again:?}");
                     at[who] = history.assign(0).await.unwrap();
                 }
@@ -230,7 +231,7 @@ async fn of_two_writers_one_loses_and_goes_on_from_the_database() {
     let rows: Vec<i64> = all(&successor, "m1").await.iter().rev().map(|row| row.1).collect();
     assert_eq!(rows, (0..*at.iter().max().unwrap()).collect::<Vec<_>>(), "0 lost, 0 doubled");
     successor.revoke(0).await;
-    let unassigned = successor.append(0, 99, "http", START, &record(99), &[]).await;
+    let unassigned = successor.append_record(0, 99, "http", START, &record(99), &[]).await;
     assert!(matches!(unassigned, Err(Error::Unassigned(0))));
 }
 
@@ -241,7 +242,7 @@ async fn a_paused_writer_holds_its_successor_for_seconds_only() {
     let mut paused = inner(&zombie).pools.write.get().await.unwrap();
     let transaction = paused.transaction().await.unwrap();
     transaction.execute("update consumer_offset set next_offset = 1 where partition = 0", &[]).await.unwrap();
-    successor.append(0, 0, "http", START, &mills(&[reading("m1", START, 1)]), &[]).await.unwrap();
+    successor.append_record(0, 0, "http", START, &mills(&[reading("m1", START, 1)]), &[]).await.unwrap();
     let started = std::time::Instant::now();
     while let Err(error) = successor.commit().await {
         let code = match &error {
@@ -315,9 +316,9 @@ async fn a_commit_that_nobody_answered_counts_once() {
     history.assign(1).await.unwrap();
     for offset in 0..9 {
         let batches = mills(&[reading("m1", START + offset * SECOND, offset)]);
-        history.append(0, offset, "http", START + offset * SECOND, &batches, &[reject(1, "x")]).await.unwrap();
+        history.append_record(0, offset, "http", START + offset * SECOND, &batches, &[reject(1, "x")]).await.unwrap();
         history
-            .append(1, offset, "http", START, &mills(&[reading("m2", START + offset * SECOND, 0)]), &[])
+            .append_record(1, offset, "http", START, &mills(&[reading("m2", START + offset * SECOND, 0)]), &[])
             .await
             .unwrap();
         cut.store((offset % 3) as u8, SeqCst);
@@ -345,7 +346,7 @@ async fn days_are_made_at_once_by_many_and_dropped_by_arrival() {
         history.revoke(1 - partition).await;
         let row = |day: i64| reading(&format!("m{partition}"), START - day * DAY, day);
         let batches = mills(&(0..5).rev().map(row).collect::<Vec<_>>());
-        history.append(partition, 0, "file", START, &batches, &[]).await.unwrap();
+        history.append_record(partition, 0, "file", START, &batches, &[]).await.unwrap();
     }
     let (one, other) = tokio::join!(histories[0].commit(), histories[1].commit());
     one.unwrap();
@@ -356,7 +357,7 @@ async fn days_are_made_at_once_by_many_and_dropped_by_arrival() {
 
     // One day has newer arrivals of another partition.
     let later = mills(&[reading("m1", START - 2 * DAY + SECOND, 1)]);
-    histories[1].append(1, 1, "file", START + 50 * 60 * SECOND, &later, &[]).await.unwrap();
+    histories[1].append_record(1, 1, "file", START + 50 * 60 * SECOND, &later, &[]).await.unwrap();
     histories[1].commit().await.unwrap();
     let kept = Options { retention_us: 100 * 60 * SECOND, ..options() };
     let catalogue = Arc::new(Catalogue::builtin());
@@ -368,7 +369,7 @@ async fn days_are_made_at_once_by_many_and_dropped_by_arrival() {
 
     // Its maker does not know that the day is gone, and makes it again.
     let again = mills(&[reading("m0", START + SECOND, 9)]);
-    histories[0].append(0, 1, "file", START + 130 * 60 * SECOND, &again, &[]).await.unwrap();
+    histories[0].append_record(0, 1, "file", START + 130 * 60 * SECOND, &again, &[]).await.unwrap();
     histories[0].commit().await.unwrap();
     assert_eq!(text_of(&client, days).await, "sensor_log_20251105\nsensor_log_20251107\n");
     inner(&dropper).drop_old(START + 160 * 60 * SECOND).await.unwrap();
@@ -383,7 +384,7 @@ async fn a_switch_is_recorded_with_the_commit_that_covers_it() {
     let activations = "select partition::text, from_offset::text, catalogue_hash from activation order by 1, 2";
     let second = Catalogue::builtin().with_default("pump").unwrap();
     let (old, new) = (Catalogue::builtin().hash().to_owned(), second.hash().to_owned());
-    history.append(0, 0, "http", START, &mills(&[reading("m1", START, 1)]), &[]).await.unwrap();
+    history.append_record(0, 0, "http", START, &mills(&[reading("m1", START, 1)]), &[]).await.unwrap();
     history.switch(Arc::new(second.clone())).await.unwrap();
     assert_eq!(text_of(&client, activations).await, "");
     history.commit().await.unwrap();
@@ -399,7 +400,7 @@ async fn a_process_that_only_reads_sees_what_another_committed() {
     let ingest = open(&scratch).await;
     let catalogue = Arc::new(Catalogue::builtin());
     let portal = History::open_postgres(&scratch.url(), "portal", catalogue, options()).await.unwrap();
-    ingest.append(0, 0, "http", START, &mills(&[reading("m1", START, 1)]), &[]).await.unwrap();
+    ingest.append_record(0, 0, "http", START, &mills(&[reading("m1", START, 1)]), &[]).await.unwrap();
     assert_eq!(portal.newest("m1").await.unwrap(), None);
     ingest.commit().await.unwrap();
     inner(&portal).refresh().await.unwrap();
@@ -432,7 +433,7 @@ async fn a_million_rows_are_copied_and_found() {
     let mut taken = Duration::ZERO;
     for (round, batches) in (0..).zip(&records) {
         let from = std::time::Instant::now();
-        let appended = history.append(0, round, "file", time(round, 5), batches, &[]).await.unwrap();
+        let appended = history.append_record(0, round, "file", time(round, 5), batches, &[]).await.unwrap();
         assert_eq!(appended.stored, 5 * MACHINES as u64);
         taken += from.elapsed();
         if round % 20 == 19 {
@@ -448,7 +449,7 @@ async fn a_million_rows_are_copied_and_found() {
     println!("read in {:?}", started.elapsed());
     // Old and new rows in one record: one look-up.
     let started = std::time::Instant::now();
-    let again = history.append(0, ROUNDS / 5, "file", time(ROUNDS, 5), &records[3], &[]).await.unwrap();
+    let again = history.append_record(0, ROUNDS / 5, "file", time(ROUNDS, 5), &records[3], &[]).await.unwrap();
     assert_eq!(again.duplicate, 5 * MACHINES as u64);
     println!("{} older duplicates found in {:?}", again.duplicate, started.elapsed());
 }

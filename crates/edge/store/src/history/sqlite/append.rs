@@ -1,12 +1,11 @@
-//! Taking records: judged row by row, older duplicates looked up, then stored in memory.
+//! Taking lots: judged row by row, older duplicates looked up, then stored in memory.
 
 use super::{
-    Appended, Error, Inner, Sqlite,
+    Error, Inner, Lot, Sqlite, Taken,
     chunk::{self, Sought},
     flush::Request,
     judge::{Shard, Stored},
-    letters::Record,
-    partition::Judged,
+    partition::{Judged, counts_of},
 };
 use catalog::Class;
 use engine::Identity;
@@ -15,55 +14,42 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Arc, atomic::Ordering},
 };
-use wire::{ReadingBatch, Reject};
+use wire::ReadingBatch;
 
 impl Sqlite {
-    pub(in crate::history) async fn append(
-        &self,
-        partition: u16,
-        offset: i64,
-        source: &str,
-        arrived_us: i64,
-        batches: &[ReadingBatch],
-        rejects: &[Reject],
-    ) -> Result<Appended, Error> {
+    pub(in crate::history) async fn append(&self, lot: &Lot<'_>) -> Result<Taken, Error> {
         let inner = &*self.inner;
-        let shard = &inner.partitions[usize::from(partition)];
+        let shard = &inner.partitions[usize::from(lot.partition)];
         let mut pending = shard.appending.lock().await;
         inner.wait_for_room().await?;
-        if offset < shard.state().appended() {
-            return Ok(Appended::default());
+        if !shard.awaits(lot) {
+            return Ok(Taken::default());
         }
-        let source: Arc<str> = inner.interned(source);
-        let record = Record { offset, arrived_us, source: &source, batches, rejects };
-        let judged = shard.judge(&mut pending, &record, &inner.machines, &inner.catalogue(), inner).await?;
-        let (appended, bytes) = {
+        let judged = shard.judge(&mut pending, lot, &inner.machines, &inner.catalogue(), inner).await?;
+        let (taken, bytes) = {
             let mut state = shard.state();
             let before = state.active.bytes;
-            let (appended, counts) = state.store(&record, &judged);
-            if counts.received > 0 {
-                inner.ledger.lock().expect("never poisoned").entry(source).or_default().add(counts);
+            let taken = state.store(lot, &judged);
+            {
+                let mut ledger = inner.ledger.lock().expect("never poisoned");
+                for (source, appended) in &taken.by_source {
+                    ledger.entry(source.clone()).or_default().add(counts_of(appended));
+                }
             }
             let bytes = state.active.bytes - before;
             // Under the lock, so that a flush never takes bytes that are not counted yet.
-            (appended, bytes + inner.active_bytes.fetch_add(bytes, Ordering::Relaxed))
+            (taken, bytes + inner.active_bytes.fetch_add(bytes, Ordering::Relaxed))
         };
         inner.tell_dirty();
         if bytes >= inner.options.flush_bytes && !inner.told_full.swap(true, Ordering::AcqRel) {
             // Without a flusher the history is closed, and says so at the next call.
             let _ = inner.requests.send(Request::Full);
         }
-        Ok(appended)
+        Ok(taken)
     }
 }
 
 impl Inner {
-    /// The source's name as the ledger has it.
-    fn interned(&self, source: &str) -> Arc<str> {
-        let ledger = self.ledger.lock().expect("never poisoned");
-        ledger.get_key_value(source).map_or_else(|| source.into(), |(name, _)| name.clone())
-    }
-
     /// Waits while a flush is far behind.
     async fn wait_for_room(&self) -> Result<(), Error> {
         loop {

@@ -46,10 +46,10 @@ async fn what_was_not_flushed_is_answered_and_is_gone_after_a_crash() {
     let folder = Folder::new();
     let history = folder.open();
     let first = mills(&[reading("m1", START, 4280), reading("m2", START, 1)]);
-    history.append(0, 0, "http", START, &first, &[]).await.unwrap();
+    history.append_record(0, 0, "http", START, &first, &[]).await.unwrap();
     assert_eq!(history.flush().await.unwrap(), [1, 0]);
     let second = mills(&[reading("m1", START + SECOND, 4300)]);
-    history.append(0, 1, "http", START + SECOND, &second, &[]).await.unwrap();
+    history.append_record(0, 1, "http", START + SECOND, &second, &[]).await.unwrap();
     assert_eq!((positions(&history).await, appended(&history).await), (vec![1, 0], vec![2, 0]));
     let both = [(START + SECOND, 4300, 0), (START, 4280, 0)];
     assert_eq!(all(&history, "m1").await, both);
@@ -62,11 +62,11 @@ async fn what_was_not_flushed_is_answered_and_is_gone_after_a_crash() {
     assert_eq!((history.newest("m1").await.unwrap(), history.class_of("m1").as_deref()), (Some(START), Some("mill")));
     assert_eq!((history.newest("m9").await.unwrap(), history.class_of("m9")), (None, None));
     assert_eq!(ledger_of(&history, "http").await, [2, 2, 0, 0]);
-    history.append(0, 1, "http", START + SECOND, &second, &[]).await.unwrap();
+    history.append_record(0, 1, "http", START + SECOND, &second, &[]).await.unwrap();
     assert_eq!(all(&history, "m1").await, both);
     assert_eq!(ledger_of(&history, "http").await, [3, 3, 0, 0]);
     history.close().await.unwrap();
-    assert!(matches!(history.append(0, 2, "http", START, &first, &[]).await, Err(Error::Closed)));
+    assert!(matches!(history.append_record(0, 2, "http", START, &first, &[]).await, Err(Error::Closed)));
     let history = folder.open();
     assert_eq!(all(&history, "m1").await, both);
 }
@@ -76,7 +76,7 @@ async fn a_damaged_chunk_is_told_and_no_panic() {
     let folder = Folder::new();
     let history = folder.open();
     let readings: Vec<Reading> = (0..500).map(|at| reading("m1", START + at * SECOND, at % 97)).collect();
-    history.append(0, 0, "http", START + 500 * SECOND, &mills(&readings), &[]).await.unwrap();
+    history.append_record(0, 0, "http", START + 500 * SECOND, &mills(&readings), &[]).await.unwrap();
     history.flush().await.unwrap();
     let connection = Connection::open(folder.path()).unwrap();
     let [directory, readings] = ["directory", "readings"]
@@ -93,14 +93,14 @@ async fn a_damaged_chunk_is_told_and_no_panic() {
         put(&directory, &damaged);
         assert!(matches!(history.logs(&id("m1"), range.0, range.1, 10, None).await, Err(Error::Damaged(1))));
         assert!(matches!(history.chart(&id("m1"), "torque_nm", range.0, range.1, 3).await, Err(Error::Damaged(1))));
-        assert!(matches!(history.append(0, 1, "http", START, &late, &[]).await, Err(Error::Damaged(1))));
+        assert!(matches!(history.append_record(0, 1, "http", START, &late, &[]).await, Err(Error::Damaged(1))));
         put(&directory[..at % directory.len()], &readings);
         assert!(matches!(history.logs(&id("m1"), range.0, range.1, 10, None).await, Err(Error::Damaged(1))));
     }
     put(&directory, &readings);
     assert_eq!(history.logs(&id("m1"), range.0, range.1, 10, None).await.unwrap().rows.len(), 10);
     // What could not be looked up is not in, and comes again.
-    let late = history.append(0, 1, "http", START, &late, &[]).await.unwrap();
+    let late = history.append_record(0, 1, "http", START, &late, &[]).await.unwrap();
     assert_eq!((late.stored, late.duplicate), (0, 1));
     assert_eq!(ledger_of(&history, "http").await, [501, 500, 0, 1]);
 }
@@ -110,14 +110,14 @@ async fn a_flush_saves_nothing_of_a_record_that_is_not_stored() {
     let folder = Folder::new();
     let history = folder.open();
     let first = mills(&[reading("m1", START, 1), reading("m1", START + 60 * SECOND, 2)]);
-    history.append(0, 0, "http", START + 60 * SECOND, &first, &[]).await.unwrap();
+    history.append_record(0, 0, "http", START + 60 * SECOND, &first, &[]).await.unwrap();
     history.flush().await.unwrap();
     let connection = Connection::open(folder.path()).unwrap();
     connection.execute("update chunk set readings = cast('damaged' || readings as blob)", []).unwrap();
     // Its second row is late, and cannot be looked up.
     let second = mills(&[reading("m1", START + 90 * SECOND, 3), reading("m1", START, 1)]);
-    history.append(0, 1, "http", START, &mills(&[reading("m2", START, 1)]), &[]).await.unwrap();
-    let failed = history.append(0, 2, "http", START + 90 * SECOND, &second, &[]).await;
+    history.append_record(0, 1, "http", START, &mills(&[reading("m2", START, 1)]), &[]).await.unwrap();
+    let failed = history.append_record(0, 2, "http", START + 90 * SECOND, &second, &[]).await;
     assert!(matches!(failed, Err(Error::Damaged(1))), "{failed:?}");
     assert_eq!(history.flush().await.unwrap(), [2, 0]);
     assert_eq!(
@@ -127,7 +127,7 @@ async fn a_flush_saves_nothing_of_a_record_that_is_not_stored() {
     drop(history);
     connection.execute("update chunk set readings = substr(readings, 8) where id = 1", []).unwrap();
     let history = folder.open();
-    let appended = history.append(0, 2, "http", START + 90 * SECOND, &second, &[]).await.unwrap();
+    let appended = history.append_record(0, 2, "http", START + 90 * SECOND, &second, &[]).await.unwrap();
     assert_eq!((appended.stored, appended.duplicate, appended.late, appended.out_of_order), (1, 1, 0, 0));
 }
 
@@ -144,10 +144,10 @@ async fn a_switch_is_recorded_with_the_flush_that_covers_it() {
     let first = Catalogue::builtin();
     let second = Catalogue::builtin().with_default("pump").unwrap();
     let (old, new) = (first.hash().to_owned(), second.hash().to_owned());
-    history.append(0, 0, "http", START, &mills(&[reading("m1", START, 1)]), &[]).await.unwrap();
+    history.append_record(0, 0, "http", START, &mills(&[reading("m1", START, 1)]), &[]).await.unwrap();
     history.switch(Arc::new(second.clone())).await.unwrap();
     history.switch(Arc::new(second.clone())).await.unwrap();
-    history.append(0, 1, "http", START, &mills(&[reading("m1", START + SECOND, 1)]), &[]).await.unwrap();
+    history.append_record(0, 1, "http", START, &mills(&[reading("m1", START + SECOND, 1)]), &[]).await.unwrap();
     assert_eq!(activations(), []);
     history.flush().await.unwrap();
     // On a partition without a record nothing lay between the two.
@@ -167,7 +167,7 @@ async fn retention_drops_whole_chunks_by_arrival() {
         [(START, START), (START - 9_000 * SECOND, START + 50 * SECOND)].into_iter().enumerate()
     {
         let batches = mills(&[reading(&format!("m{offset}"), time, 1)]);
-        history.append(0, offset as i64, "http", arrived, &batches, &[]).await.unwrap();
+        history.append_record(0, offset as i64, "http", arrived, &batches, &[]).await.unwrap();
         history.flush().await.unwrap();
     }
     file(&history).inner.drop_old(START + 120 * SECOND).await.unwrap();
@@ -185,7 +185,7 @@ async fn size_and_age_flush_on_their_own() {
         for offset in from..from + 20 {
             let readings: Vec<Reading> =
                 (0..100).map(|at| reading("m1", START + (offset * 100 + at) * SECOND, at)).collect();
-            history.append(0, offset, "http", START, &mills(&readings), &[]).await.unwrap();
+            history.append_record(0, offset, "http", START, &mills(&readings), &[]).await.unwrap();
         }
         let started = std::time::Instant::now();
         while positions(&history).await[0] == from {
@@ -203,7 +203,7 @@ async fn merging_ends_with_one_machine_a_chunk() {
     for offset in 0..40 {
         let row = |at: i64| reading(&format!("m{}", at % 10), START + (offset * 300 + at / 10) * SECOND, at);
         let batches = mills(&(0..3_000).map(row).collect::<Vec<_>>());
-        history.append(0, offset, "file", START + offset * 300 * SECOND, &batches, &[]).await.unwrap();
+        history.append_record(0, offset, "file", START + offset * 300 * SECOND, &batches, &[]).await.unwrap();
         history.flush().await.unwrap();
     }
     let before = all_pages(&history, "m3").await;
@@ -247,7 +247,7 @@ async fn whoever_reads_during_flush_and_merge_sees_each_row_once() {
     for offset in 0..300 {
         let batches =
             mills(&[reading("m1", START + offset * SECOND, offset), reading("m2", START + offset * SECOND, 0)]);
-        history.append(0, offset, "file", START + offset * SECOND, &batches, &[]).await.unwrap();
+        history.append_record(0, offset, "file", START + offset * SECOND, &batches, &[]).await.unwrap();
         let rows = offset as usize + 1;
         assert_eq!(all(&history, "m1").await.len(), rows);
         let (from, to) = (START, START + 1_000 * SECOND);
@@ -274,7 +274,7 @@ async fn a_million_rows_are_taken_and_found() {
     let records: Vec<_> = (0..ROUNDS / 5).map(|round| mills(&rows(round))).collect();
     let started = std::time::Instant::now();
     for (round, batches) in (0..).zip(&records) {
-        let appended = history.append(0, round, "file", time(round, 5), batches, &[]).await.unwrap();
+        let appended = history.append_record(0, round, "file", time(round, 5), batches, &[]).await.unwrap();
         assert_eq!(appended.stored, 5 * MACHINES as u64);
     }
     println!("{} rows taken in {:?}", MACHINES * ROUNDS, started.elapsed());

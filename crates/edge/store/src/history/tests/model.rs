@@ -46,7 +46,9 @@ impl Stored {
 struct Record {
     source: &'static str,
     arrived_us: i64,
-    batches: Vec<ReadingBatch>,
+    readings: Vec<Reading>,
+    /// Of a machine that is a mill, as a pump, at this index.
+    as_pump: Option<(u32, Reading)>,
     rejects: Vec<Reject>,
 }
 
@@ -59,6 +61,7 @@ struct Seen {
     ahead: u32,
     duplicate: u32,
     refused: u32,
+    lots: u32,
     crashes: u32,
     flushes: u32,
     merges: u32,
@@ -137,6 +140,19 @@ fn stored(row: &LogRow) -> Stored {
     }
 }
 
+/// Readings of neighbours with their records and indexes as one batch.
+fn in_one(class: &str, rows: Vec<(Span, u32, Reading)>) -> ReadingBatch {
+    let readings: Vec<Reading> = rows.iter().map(|(.., reading)| reading.clone()).collect();
+    let mut batch = batch_of(class, &readings);
+    for (row, (span, index, _)) in rows.into_iter().enumerate() {
+        batch.index[row] = index;
+        if batch.spans.last().is_none_or(|last| last.offset != span.offset) {
+            batch.spans.push(Span { first_row: row as u32, ..span });
+        }
+    }
+    batch
+}
+
 struct Run {
     seed: u64,
     draw: Draw,
@@ -165,9 +181,20 @@ impl Run {
         format!("m{partition}-{}", self.draw.below(4))
     }
 
+    /// A record, or neighbours at once.
     async fn append(&mut self) {
+        let partition = self.draw.below(2) as u16;
+        let from = self.model.log[usize::from(partition)].len();
+        let count = if self.draw.one_in(3) { 2 + self.draw.below(5) } else { 1 };
+        for _ in 0..count {
+            self.arrive(partition);
+        }
+        self.model.seen.lots += u32::from(count > 1);
+        self.replay(partition, from, count as usize).await;
+    }
+
+    fn arrive(&mut self, partition: u16) {
         let draw = &mut self.draw;
-        let partition = draw.below(2) as u16;
         let source = SOURCES[draw.below(3) as usize];
         self.clock_us += draw.below(3) * SECOND;
         // Some bulk, so that chunks are cut inside a machine's rows too.
@@ -201,7 +228,7 @@ impl Run {
         }
         let offset = self.model.log[usize::from(partition)].len() as i64;
         self.model.judge(source, self.clock_us, partition, offset, &readings);
-        let mut batches = mills(&readings);
+        let mut as_pump = None;
         let mut rejects = Vec::new();
         let draw = &mut self.draw;
         let counts = self.model.ledger.get_mut(source).unwrap();
@@ -209,24 +236,38 @@ impl Run {
             rejects.push(reject(count as u32, "{"));
         }
         if draw.one_in(8) && self.model.rows.contains_key(&format!("m{partition}-0")) {
-            // Of a machine that is a mill.
-            let mut refused = batch_of("pump", &[reading(&format!("m{partition}-0"), self.clock_us, 0)]);
-            refused.index[0] = count as u32 + 1;
-            batches.push(refused);
+            as_pump = Some((count as u32 + 1, reading(&format!("m{partition}-0"), self.clock_us, 0)));
         }
-        let refused = rejects.len() as u64 + batches.len() as u64 - 1;
+        let refused = rejects.len() as u64 + u64::from(as_pump.is_some());
         counts[0] += refused;
         counts[2] += refused;
         self.model.dead += refused as u32;
         self.model.seen.refused += refused as u32;
-        let record = Record { source, arrived_us: self.clock_us, batches, rejects };
+        let record = Record { source, arrived_us: self.clock_us, readings, as_pump, rejects };
         self.model.log[usize::from(partition)].push(record);
-        self.replay(partition, offset).await;
     }
 
-    async fn replay(&mut self, partition: u16, offset: i64) {
-        let Record { source, arrived_us, batches, rejects } = &self.model.log[usize::from(partition)][offset as usize];
-        self.history.append(partition, offset, source, *arrived_us, batches, rejects).await.unwrap();
+    /// Gives so many neighbours of a partition to the history.
+    async fn replay(&mut self, partition: u16, from: usize, count: usize) {
+        let records = &self.model.log[usize::from(partition)][from..from + count];
+        let (mut mills, mut pumps): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
+        let (mut rejects, mut refused) = (Vec::new(), 0);
+        for (offset, record) in (from as i64..).zip(records) {
+            let span = Span { first_row: 0, offset, arrived_us: record.arrived_us, source: record.source.into() };
+            mills.extend((0..).zip(&record.readings).map(|(index, reading)| (span.clone(), index, reading.clone())));
+            pumps.extend(record.as_pump.clone().map(|(index, reading)| (span.clone(), index, reading)));
+            rejects.extend(record.rejects.iter().map(|reject| (span.clone(), reject.clone())));
+            refused += record.rejects.len() + usize::from(record.as_pump.is_some());
+        }
+        let pumps = (!pumps.is_empty()).then(|| in_one("pump", pumps));
+        let batches: Vec<_> = [in_one("mill", mills)].into_iter().chain(pumps).collect();
+        let offsets = from as i64..(from + count) as i64;
+        let taken =
+            self.history.append(&Lot { partition, offsets, batches: &batches, rejects: &rejects }).await.unwrap();
+        let of_pumps = records.iter().filter_map(|record| Some(record.as_pump.as_ref()?.0));
+        assert!(taken.refused.iter().map(|(_, reject)| reject.index).eq(of_pumps), "seed {}", self.seed);
+        let rejected: u64 = taken.by_source.iter().map(|(_, appended)| appended.rejected).sum();
+        assert_eq!(rejected, refused as u64, "seed {}", self.seed);
     }
 
     async fn crash(&mut self) {
@@ -236,8 +277,12 @@ impl Run {
         }
         self.history = Run::open(&self.place, self.busy).await;
         for (partition, position) in (0..).zip(self.history.positions().await.unwrap()) {
-            for offset in position..self.model.log[usize::from(partition)].len() as i64 {
-                self.replay(partition, offset).await;
+            // In other lots than before.
+            let (mut from, end) = (position as usize, self.model.log[usize::from(partition)].len());
+            while from < end {
+                let count = (1 + self.draw.below(6) as usize).min(end - from);
+                self.replay(partition, from, count).await;
+                from += count;
             }
         }
     }
@@ -344,9 +389,21 @@ async fn so_is_one_in_a_database() {
 }
 
 fn check_all_occurred(seen: &Seen) {
-    let Seen { in_order, out_of_order, late, ahead, duplicate, refused, crashes, flushes, pages, buckets, merges: _ } =
-        *seen;
-    let counts = [in_order, out_of_order, late, ahead, duplicate, refused, crashes, flushes, pages, buckets];
+    let Seen {
+        in_order,
+        out_of_order,
+        late,
+        ahead,
+        duplicate,
+        refused,
+        lots,
+        crashes,
+        flushes,
+        pages,
+        buckets,
+        merges: _,
+    } = *seen;
+    let counts = [in_order, out_of_order, late, ahead, duplicate, refused, lots, crashes, flushes, pages, buckets];
     assert!(counts.iter().all(|count| *count > 0), "each must occur");
 }
 
@@ -398,6 +455,7 @@ async fn run_seeds(place: impl AsyncFn() -> Option<Place>, seeds: std::ops::Rang
         ahead: sum(|seen| seen.ahead),
         duplicate: sum(|seen| seen.duplicate),
         refused: sum(|seen| seen.refused),
+        lots: sum(|seen| seen.lots),
         crashes: sum(|seen| seen.crashes),
         flushes: sum(|seen| seen.flushes),
         merges: sum(|seen| seen.merges),
