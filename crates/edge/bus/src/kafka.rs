@@ -42,6 +42,11 @@ const RECORD_BYTES: u64 = 100;
 const LOOK_BROKEN: Duration = Duration::from_millis(100);
 /// A question to the cluster is given up after this time.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// A broker that is gone keeps what it was asked. As long as a new leader may yet be named, the question is put anew after
+/// this time;
+const ANSWER_TRY: Duration = Duration::from_millis(500);
+/// one that is only slow is let answer after that.
+const LEADER_NAMED: Duration = Duration::from_secs(4);
 /// A partition whose leader changes is asked again after this time.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How often the ends of the partitions are looked at.
@@ -404,10 +409,11 @@ impl Inner {
 
     fn bounds_now(&self, topic: Topic, partition: u16) -> Result<(i64, i64), Error> {
         let name = self.options.topic(topic);
-        let until = Instant::now() + ANSWER_MAX;
+        let begun = Instant::now();
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            match self.eyes.fetch_watermarks(&name, i32::from(partition), left) {
+            let left = ANSWER_MAX.saturating_sub(begun.elapsed());
+            let patience = if begun.elapsed() < LEADER_NAMED { ANSWER_TRY } else { left };
+            match self.eyes.fetch_watermarks(&name, i32::from(partition), patience) {
                 // A new leader does not name an end before its followers have confirmed it; librdkafka gives up earlier.
                 Err(error) if consumer::passes(&error) && left > ASK_AGAIN => std::thread::sleep(ASK_AGAIN),
                 bounds => return bounds.map_err(Error::NoAnswer),
