@@ -5,6 +5,7 @@
 
 mod groups;
 mod room;
+mod scattered;
 mod step;
 mod storm;
 #[cfg(test)]
@@ -19,7 +20,10 @@ use catalog::{Catalogue, Severity};
 use room::Room;
 use std::{sync::Arc, time::Duration};
 use step::Step;
-use store::{AlarmRow, Attempted, MachineRow, MaintenanceRow, NewAudit, NewEvent, NotificationRow, Record, Store};
+use store::{
+    AlarmRow, Attempted, MachineRow, MaintenanceRow, NewAudit, NewEvent, NotificationRow, Record, Store,
+    history::Scattered,
+};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use uuid::Uuid;
 use wire::{Alert, AlertText};
@@ -308,6 +312,19 @@ impl Alarms {
             due.sort_by_key(|id| step.row(*id).is_some_and(|row| row.group.is_some()));
             for id in due {
                 step.clock(id, now_us);
+            }
+            let done = step.done();
+            self.inner.write(&mut room, done).await
+        })
+    }
+
+    /// Tells of machines whose readings come on two partitions, as long as they do.
+    pub(crate) async fn scattered(&self, machines: &[Scattered], at_us: i64) -> Result<(), store::Error> {
+        until_written!({
+            let mut room = self.inner.enter().await?;
+            let mut step = Step::new(&room, &self.inner.rules);
+            if !scattered::judge(&mut step, machines, at_us) {
+                return Ok(());
             }
             let done = step.done();
             self.inner.write(&mut room, done).await

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use store::Store;
+use store::{History, Store};
 use tokio_util::sync::CancellationToken;
 
 /// Consumers of the alerts.
@@ -24,6 +24,8 @@ const BATCH: usize = 256;
 const PRUNE_OUTBOX: i64 = 1_000;
 /// The wall clock may be set: it is asked again at least this often.
 const CLOCK_AT_LEAST: Duration = Duration::from_secs(30);
+/// How often machines on two partitions are looked for.
+const SCATTERED_EVERY: Duration = Duration::from_secs(5);
 /// How often old rows are looked for.
 const TIDY_EVERY: Duration = Duration::from_secs(10 * 60);
 /// Events are kept so long,
@@ -73,6 +75,7 @@ pub(crate) async fn run(
         keep_up,
         async { Ok(clock(alarms, stop).await?) },
         async { Ok(tidy(&parts.store, stop).await?) },
+        async { Ok(find_scattered(&parts.history, alarms, stop).await?) },
         async { Ok(notifications::run(&parts.store, alarms, &parts.settings.notifiers, stop).await?) },
         live,
     )
@@ -177,6 +180,32 @@ pub(crate) async fn clock(alarms: &Alarms, stop: &CancellationToken) -> Result<(
             changed = due.changed() => if changed.is_err() {
                 return Ok(());
             },
+        }
+    }
+}
+
+/// Looks for machines whose readings come on two partitions.
+async fn find_scattered(history: &History, alarms: &Alarms, stop: &CancellationToken) -> Result<(), store::Error> {
+    let mut failing = false;
+    loop {
+        match history.scattered().await {
+            Ok(machines) => {
+                alarms.scattered(&machines, now_us()).await?;
+                failing = false;
+            }
+            // Said once, however long it lasts; alarms do not wait for the history.
+            Err(error) if !failing => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "could not look for machines on two partitions"
+                );
+                failing = true;
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(SCATTERED_EVERY) => {}
         }
     }
 }

@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
+from urllib.request import urlopen
 
 import psycopg
 import redis
@@ -262,6 +263,17 @@ def check_stream(portal, ai):
     return None if told == wanted else f"{told.total()} alerts of {wanted.total()}"
 
 
+def check_scattered(portal):
+    with urlopen(f"{portal}/api/alarms", timeout=5) as answer:
+        alarms = json.load(answer)["alarms"]
+    found = [alarm for alarm in alarms if alarm["condition"] == "two_partitions"]
+    if len(found) != 1:
+        return f"{len(found)} alarms tell of it"
+    alarm = found[0]
+    named = ("both-" in alarm["text"]["en"], "murmur2_random" in alarm["text"]["en"], alarm["subject"], alarm["severity"], alarm["standing"])
+    return None if named == (True, True, "system", "critical", True) else f"{alarm}"
+
+
 def main():
     at = json.loads(sys.argv[1])
     kafka = at["kafka"]
@@ -274,6 +286,7 @@ def main():
         until("consumer: every refused record is a dead letter once", lambda: check_dead_letters(kafka, places))
         until("redis-py: keys and status of every machine", lambda: check_redis(at["redis"], sent))
         until("WebSocket: every alert once, numbered without a gap", lambda: check_stream(at["portal"], ai_db))
+        until("alarm: machines that two partitioners sent to two partitions are told of", lambda: check_scattered(at["portal"]))
 
 
 if __name__ == "__main__":

@@ -175,6 +175,17 @@ pub struct LogRow {
     pub arrived_us: i64,
 }
 
+/// A machine whose readings lie on several partitions: each is judged alone, and no repeat is found across them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scattered {
+    /// The machine.
+    pub machine_id: String,
+    /// Its partitions, that of its newest reading first.
+    pub partitions: Vec<u16>,
+    /// Event time of its newest reading on the first of them, and on the second.
+    pub newest_us: (i64, i64),
+}
+
 /// A page of something, newest first.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "said above")]
@@ -417,6 +428,18 @@ impl History {
         match self {
             History::Sqlite(sqlite) => Ok(sqlite.newest(machine)),
             History::Postgres(postgres) => postgres.newest(machine).await,
+        }
+    }
+
+    /// Machines whose readings were ever found on more than one partition, by id, at most a thousand. Whoever writes a
+    /// file sends each machine to its own.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn scattered(&self) -> Result<Vec<Scattered>, Error> {
+        match self {
+            History::Sqlite(_) => Ok(Vec::new()),
+            History::Postgres(postgres) => postgres.scattered().await,
         }
     }
 

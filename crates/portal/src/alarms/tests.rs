@@ -744,3 +744,35 @@ async fn who_follows_is_told_in_one_order_whatever_the_batches_are() {
     let things = [raise(1), nothing, raise(2), raise(0), raise(0)];
     assert_eq!(live(&things, 100, false).await, live(&things, 1, true).await);
 }
+
+#[tokio::test]
+async fn machines_on_two_partitions_are_one_alarm_as_long_as_they_come_on_both() {
+    let portal = Portal::new().await;
+    let on_both = |name: &str, apart| Scattered {
+        machine_id: name.into(),
+        partitions: vec![4, 1],
+        newest_us: (BEGIN, BEGIN - apart * SECOND),
+    };
+    let (old, both) = (on_both("m0", 3_601), [on_both("m1", 3_600), on_both("m2", 0), on_both("m3", 7)]);
+    let everywhere: Vec<Scattered> = [old.clone()].into_iter().chain(both).collect();
+    let standing = async || portal.row("topic:sensor-raw-data", "two_partitions").await.alarm.standing;
+
+    portal.alarms.scattered(std::slice::from_ref(&old), BEGIN).await.unwrap();
+    assert_eq!(portal.waiting("log").await, [""; 0], "it was mended");
+    for second in 0..2 {
+        portal.alarms.scattered(&everywhere, BEGIN + second * SECOND).await.unwrap();
+    }
+    assert_eq!(portal.waiting("log").await, ["topic:sensor-raw-data two_partitions raised"]);
+    let row = portal.row("topic:sensor-raw-data", "two_partitions").await;
+    assert_eq!((row.alarm.subject, row.alarm.severity), (alarm::Subject::System, Severity::Critical));
+    let text = row.text.unwrap();
+    assert!(text.en.starts_with("machine m1 and 2 more: readings come on partitions 4 and 1 of"), "{}", text.en);
+    assert!(text.ko.starts_with("설비 m1 외 2대: 데이터가 sensor-raw-data의 파티션 4, 1에"), "{}", text.ko);
+    portal.alarms.scattered(&[old], BEGIN + 9 * SECOND).await.unwrap();
+    assert!(!standing().await);
+    portal.alarms.scattered(&everywhere, BEGIN + 10 * SECOND).await.unwrap();
+    assert!(standing().await);
+    // Nobody has answered the first one yet.
+    assert_eq!(portal.waiting("log").await, [""; 0]);
+    assert_eq!(portal.row("topic:sensor-raw-data", "two_partitions").await.alarm.count, 2);
+}

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     sync::{
-        Arc, RwLock,
+        Arc, OnceLock, RwLock,
         atomic::{AtomicI64, Ordering},
     },
 };
@@ -19,9 +19,20 @@ pub(super) struct Known {
     pub(super) class: Arc<str>,
     /// Event time of its newest stored reading, `i64::MIN` before one.
     newest_us: AtomicI64,
+    /// The partition that it was first found on.
+    partition: OnceLock<u16>,
 }
 
 impl Known {
+    fn new(class: &str) -> Known {
+        Known { class: class.into(), newest_us: AtomicI64::new(i64::MIN), partition: OnceLock::new() }
+    }
+
+    /// Notes a partition on which it has readings; whether they lie on another one too.
+    pub(super) fn is_also_on(&self, partition: u16) -> bool {
+        *self.partition.get_or_init(|| partition) != partition
+    }
+
     pub(super) fn newest_us(&self) -> i64 {
         self.newest_us.load(Ordering::Relaxed)
     }
@@ -55,9 +66,7 @@ impl Machines {
     /// The machine, which gets this class where it has none.
     pub(super) fn enter(&self, machine: &MachineId, class: &str) -> Arc<Known> {
         let mut shard = self.shard(machine).write().expect("never poisoned");
-        let known = shard
-            .entry(machine.clone())
-            .or_insert_with(|| Arc::new(Known { class: class.into(), newest_us: AtomicI64::new(i64::MIN) }));
+        let known = shard.entry(machine.clone()).or_insert_with(|| Arc::new(Known::new(class)));
         known.clone()
     }
 

@@ -29,7 +29,7 @@ use crate::{
 };
 use catalog::{Catalogue, MachineId};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, OnceLock, RwLock, Weak},
     time::{Duration, SystemTime},
 };
@@ -58,6 +58,8 @@ pub(super) struct Inner {
     machines: Machines,
     /// Number of the next machine of each partition that `refresh` has not seen.
     refreshed: tokio::sync::Mutex<Vec<i32>>,
+    /// Machines that it found on more than one.
+    scattered: Mutex<BTreeSet<MachineId>>,
     tables: Tables,
     /// Held by who commits; whether the outcome of a commit is unknown.
     committing: tokio::sync::Mutex<bool>,
@@ -83,6 +85,7 @@ impl Postgres {
         let partitions = (0..options.partitions).map(|_| RwLock::default()).collect();
         let inner = Arc::new(Inner {
             refreshed: tokio::sync::Mutex::new(vec![0; usize::from(options.partitions)]),
+            scattered: Mutex::default(),
             options,
             pools: Pools::new(url, Which::Main, service, SIZES)?,
             catalogue: RwLock::new(catalogue),
@@ -243,7 +246,9 @@ impl Inner {
             let (partition, number): (i32, i32) = (row.try_get(0)?, row.try_get(1)?);
             let (name, class): (String, String) = (row.try_get(2)?, row.try_get(3)?);
             let id = MachineId::try_from(&*name).map_err(|_| Error::NotOurs)?;
-            self.machines.enter(&id, &class);
+            if self.machines.enter(&id, &class).is_also_on(partition as u16) {
+                self.scattered.lock().expect("never poisoned").insert(id);
+            }
             refreshed[partition as usize] = number + 1;
         }
         Ok(())

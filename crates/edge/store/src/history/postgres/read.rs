@@ -8,13 +8,16 @@ use super::{
     table::{Kind, Table},
     value::Micros,
 };
-use crate::history::{Bucket, LogRow, Page};
+use crate::history::{Bucket, LogRow, Page, Scattered, partition::SLAB};
 use catalog::{Class, MachineId};
 use std::sync::Arc;
 use wire::{Position, READINGS_TOPIC, ReadingBatch};
 
 /// No reading is older or newer: 1970 and the year 10000.
 const TIMES: (i64, i64) = (0, 253_402_300_800_000_000);
+
+/// Scattered machines that are told of at once.
+const SCATTERED_MOST: usize = 1_000;
 
 /// Where a page ended, and the last id when paging began.
 #[derive(Clone, Copy)]
@@ -58,6 +61,41 @@ impl Postgres {
         let query = client.prepare_cached(&sql).await?;
         let row = client.query_opt(&query, &[&machine]).await?;
         Ok(row.map(|row| row.try_get::<_, Micros>(0)).transpose()?.map(|Micros(time)| time))
+    }
+
+    pub(in crate::history) async fn scattered(&self) -> Result<Vec<Scattered>, Error> {
+        let names: Vec<String> = {
+            let scattered = self.inner.scattered.lock().expect("never poisoned");
+            scattered.iter().take(SCATTERED_MOST).map(|id| id.to_string()).collect()
+        };
+        let mut found: Vec<Scattered> = Vec::new();
+        if names.is_empty() {
+            return Ok(found);
+        }
+        let client = self.inner.pools.read.get().await?;
+        // Of a machine's 16 bytes in its slab the last eight are the time of its newest reading.
+        let sql = "select m.machine_id, m.partition, substring(n.bytes from (m.number % $2) * 16 + 9 for 8)
+                   from bus_machine m join newest n on n.partition = m.partition and n.slab = m.number / $2
+                   where m.machine_id = any($1) order by m.machine_id collate \"C\"";
+        let mut of_machine: Vec<(i64, u16)> = Vec::new();
+        let rows = client.query(sql, &[&names, &(SLAB as i32)]).await?;
+        let mut rows = rows.iter().peekable();
+        while let Some(row) = rows.next() {
+            let (machine_id, partition, bytes): (String, i32, &[u8]) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let newest_us = i64::from_le_bytes(bytes.try_into().map_err(|_| Error::NotOurs)?);
+            of_machine.push((newest_us, partition as u16));
+            if rows.peek().map(|next| next.try_get::<_, &str>(0)).transpose()? == Some(&*machine_id) {
+                continue;
+            }
+            of_machine.sort_unstable_by(|one, other| other.cmp(one));
+            if let [(newest_us, _), (second_us, _), ..] = of_machine[..] {
+                let partitions = of_machine.iter().map(|(_, partition)| *partition).collect();
+                found.push(Scattered { machine_id, partitions, newest_us: (newest_us, second_us) });
+            }
+            of_machine.clear();
+        }
+        Ok(found)
     }
 
     pub(in crate::history) async fn logs(

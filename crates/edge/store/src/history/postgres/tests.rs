@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::history::{
-    History, LetterFilter,
-    tests::{SECOND, START, all, batch_of, id, ledger_of, mills, options, reading, reject},
+    History, LetterFilter, Scattered,
+    tests::{Reading, SECOND, START, all, batch_of, id, ledger_of, mills, options, reading, reject},
 };
 use crate::postgres::{Which, scratch::Scratch};
 use std::fmt::Write;
@@ -452,4 +452,25 @@ async fn a_million_rows_are_copied_and_found() {
     let again = history.append_record(0, ROUNDS / 5, "file", time(ROUNDS, 5), &records[3], &[]).await.unwrap();
     assert_eq!(again.duplicate, 5 * MACHINES as u64);
     println!("{} older duplicates found in {:?}", again.duplicate, started.elapsed());
+}
+
+#[tokio::test]
+async fn a_machine_whose_readings_lie_on_two_partitions_is_told_of() {
+    let Some(scratch) = Scratch::new(Which::Main).await else { return };
+    let history = open(&scratch).await;
+    let append = async |partition, offset, readings: &[Reading]| {
+        history.append_record(partition, offset, "http", START, &mills(readings), &[]).await.unwrap();
+        history.commit().await.unwrap();
+    };
+    append(0, 0, &[reading("m0", START, 1), reading("m1", START, 1), reading("m2", START, 1)]).await;
+    append(1, 0, &[reading("m3", START, 1)]).await;
+    inner(&history).refresh().await.unwrap();
+    assert_eq!(history.scattered().await.unwrap(), []);
+    append(1, 1, &[reading("m1", START + SECOND, 1), reading("m0", START - SECOND, 1)]).await;
+    let of = |name: &str, partitions, newest_us| Scattered { machine_id: name.into(), partitions, newest_us };
+    let expected = [of("m0", vec![0, 1], (START, START - SECOND)), of("m1", vec![1, 0], (START + SECOND, START))];
+    inner(&history).refresh().await.unwrap();
+    assert_eq!(history.scattered().await.unwrap(), expected);
+    // Another process finds them when it starts.
+    assert_eq!(open(&scratch).await.scattered().await.unwrap(), expected);
 }
