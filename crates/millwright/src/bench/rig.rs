@@ -10,6 +10,7 @@ use catalog::Catalogue;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Range,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -226,14 +227,21 @@ impl Press {
         Ok(records.collect())
     }
 
-    /// Readings `0..count` of a workload as records, from a second on.
-    pub fn workload(&mut self, workload: Workload, start_s: i64, count: u64, values: Values) -> Result<Vec<Outgoing>> {
+    /// Readings of a workload as records, the first of them at this second.
+    pub fn workload(
+        &mut self,
+        workload: Workload,
+        start_s: i64,
+        readings: Range<u64>,
+        values: Values,
+    ) -> Result<Vec<Outgoing>> {
         // About 500 readings of each partition.
         const PER: u64 = 3_000;
+        let zero_s = start_s - (readings.start / workload.machines) as i64;
         let mut records = Vec::new();
-        for from in (0..count).step_by(PER as usize) {
+        for from in readings.clone().step_by(PER as usize) {
             let mut lines = String::new();
-            workload.lines(start_s, from, (from + PER).min(count), &mut lines);
+            workload.lines(zero_s, from, (from + PER).min(readings.end), &mut lines);
             records.append(&mut self.records(&lines, values)?);
         }
         Ok(records)
