@@ -4,6 +4,7 @@
 //! A service is started again whenever what it needs is away, from the position that its database has; meanwhile `/readyz`
 //! on its `--ops-port` says what is wrong.
 
+mod outside;
 mod parts;
 
 pub use parts::{Plant, registry};
@@ -16,6 +17,7 @@ use crate::{
     stop::{self, Tasks},
 };
 use anyhow::{Context, Result};
+use outside::Outside;
 use parts::Needs;
 use services::Health;
 use std::{
@@ -115,9 +117,12 @@ async fn serve(
     let last = tasks.phase();
     let (ready, is_ready) = watch::channel(false);
     let (trouble, in_trouble) = watch::channel(None);
+    let outside = Outside::new(service, &plant);
+    let plant = Arc::new(plant);
     let needs = Needs {
         service,
-        plant: Arc::new(plant),
+        plant: plant.clone(),
+        outside: outside.clone(),
         catalogue: checked.catalogue,
         notifiers: checked.notifiers,
         health: health.clone(),
@@ -141,6 +146,7 @@ async fn serve(
         health: health.subscribe(),
         ready: is_ready,
         trouble: in_trouble,
+        dependencies: outside.all.clone(),
         metrics: metrics.clone(),
         simulate: simulated.as_ref().map(parts::control),
     };
@@ -153,7 +159,11 @@ async fn serve(
         Output::Text => format!("millwright {} runs; http://{address}/readyz says how it is\n", service.name()),
     };
     let _ = crate::sink::print(&text);
-    stopping.cancelled().await;
+    tokio::select! {
+        () = stopping.cancelled() => {}
+        // It has no end of its own.
+        () = outside.watch(service, plant) => {}
+    }
     let late = tasks.stop().await;
     stop::in_time(late)
 }

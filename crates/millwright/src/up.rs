@@ -143,6 +143,7 @@ impl Up {
                 clock_offsets: sources.iter().map(|source| (source.name.clone(), source.clock_offset.0)).collect(),
                 quiet: quiet.clone(),
                 needed: vec!["ingest", "detect", "portal"],
+                dependencies: Default::default(),
                 metrics: metrics.clone(),
             }),
             closing: stopping.clone(),
@@ -153,6 +154,7 @@ impl Up {
             history: history.clone(),
             catalogue: in_force.clone(),
             tally: tally.clone(),
+            passed: Default::default(),
             taken: by_detect,
             ready: Arc::default(),
         };

@@ -216,6 +216,7 @@ fn not_sent(error: bus::Error) -> Problem {
         bus::Error::Full { .. } => unavailable("bus_full", error.to_string()).after(5),
         bus::Error::Busy => Problem::new(StatusCode::TOO_MANY_REQUESTS, "busy", error.to_string()).after(1),
         bus::Error::Closed => unavailable("closing", error.to_string()),
+        bus::Error::Away(away) => unavailable("bus_unavailable", away.to_string()).after(2),
         error => {
             error!(error = crate::problem::chain(&error), "could not write to the bus");
             unavailable("bus_unavailable", "the bus cannot be written; the log says why").after(5)

@@ -89,6 +89,8 @@ pub struct Settings {
     pub quiet: QuietArrivals,
     /// Parts of the process without which it is not ready, besides the portal itself.
     pub needed: Vec<&'static str>,
+    /// What is outside of the process, and what waits for it; embedded nothing is.
+    pub dependencies: dependency::Dependencies,
     /// Answers `/metrics`.
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
 }

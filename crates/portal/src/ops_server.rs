@@ -13,6 +13,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
+use dependency::Dependencies;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::{collections::BTreeMap, net::TcpListener, sync::Arc};
 use tokio::sync::watch;
@@ -29,6 +30,8 @@ pub struct Ops {
     pub ready: watch::Receiver<bool>,
     /// Since when it is kept from that, microseconds, and by what.
     pub trouble: watch::Receiver<Option<(i64, String)>>,
+    /// What is outside of the process, and what waits for it.
+    pub dependencies: Dependencies,
     /// Figures.
     pub metrics: PrometheusHandle,
     /// The plant it simulates.
@@ -69,12 +72,13 @@ async fn readyz(State(ops): State<Arc<Ops>>) -> Response {
     let mut parts: Vec<(&str, Option<String>)> = vec![(ops.service, ops.wrong())];
     let health = ops.health.borrow().clone();
     parts.extend(health.into_iter().filter(|(part, _)| *part != ops.service));
-    ops::ready_answer(&[ops.service], parts)
+    ops::ready_answer(&[ops.service], parts, &ops.dependencies)
 }
 
 async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
     // An alert cannot hang on /readyz.
-    metrics::gauge!("millwright_ready").set(if ops.wrong().is_none() { 1.0 } else { 0.0 });
+    let ready = ops.wrong().is_none() && !ops.dependencies.states().iter().any(ops::is_missed);
+    metrics::gauge!("millwright_ready").set(if ready { 1.0 } else { 0.0 });
     ops::figures(&ops.metrics)
 }
 
@@ -95,8 +99,17 @@ mod tests {
         let (health, told) = watch::channel(BTreeMap::new());
         let metrics_handle = recorder.handle();
         let (_, trouble) = watch::channel(Some((0, "the brokers are away".to_owned())));
-        let ops =
-            Ops { service: "detect", health: told, ready: is_ready, trouble, metrics: metrics_handle, simulate: None };
+        let dependencies = Dependencies::default();
+        let (kafka, redis) = (dependencies.needed("kafka"), dependencies.spared("redis"));
+        let ops = Ops {
+            service: "detect",
+            health: told,
+            ready: is_ready,
+            trouble,
+            dependencies: dependencies.clone(),
+            metrics: metrics_handle,
+            simulate: None,
+        };
         assert_eq!(ops.wrong().as_deref(), Some("since 1970-01-01T00:00:00Z: the brokers are away"));
         let ops = Arc::new(ops);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -117,5 +130,27 @@ mod tests {
         assert_eq!(ask(), (503, false));
         health.send_replace(BTreeMap::from([("detect", None), ("redis", Some("away".to_owned()))]));
         assert_eq!(ask(), (200, true), "a part that it can do without");
+        let lost = std::io::Error::other("lost");
+        let lose = |what: &dependency::Dependency| (0..dependency::AWAY_AFTER).for_each(|_| what.failed(&lost));
+        lose(&redis);
+        assert_eq!(ask(), (200, true), "a dependency that it can do without");
+        lose(&kafka);
+        assert_eq!(ask(), (503, false));
+        dependencies.buffer("readings", Some(7));
+        let body = runtime.block_on(async {
+            let body = readyz(State(ops.clone())).await.into_body();
+            axum::body::to_bytes(body, usize::MAX).await.unwrap()
+        });
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            (&body["failed"], &body["buffered"]),
+            (&"[\"kafka\"]".parse().unwrap(), &"{\"readings\":7}".parse().unwrap())
+        );
+        let away = &body["dependencies"][0];
+        assert_eq!((&away["name"], &away["ok"], &away["error"]), (&"kafka".into(), &false.into(), &"lost".into()));
+        assert!(wire::parse_time(away["since"].as_str().unwrap().as_bytes()).is_ok(), "{away}");
+        assert_eq!(body["dependencies"][1]["needed"], false);
+        kafka.answered();
+        assert_eq!(ask(), (200, true));
     }
 }

@@ -162,6 +162,7 @@ async fn a_plant_that_another_service_simulates_is_asked_there() {
         health: rig.parts.health.clone(),
         ready: watch::channel(true).1,
         trouble: watch::channel(None).1,
+        dependencies: Default::default(),
         metrics: rig.parts.settings.metrics.clone(),
         simulate: Some(simulated()),
     };

@@ -103,6 +103,7 @@ impl Rig {
                 quiet: portal::QuietArrivals::default(),
                 metrics: metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle(),
                 needed: vec!["ingest", "detect", "portal"],
+                dependencies: Default::default(),
             }),
             ready: Default::default(),
             closing: CancellationToken::new(),

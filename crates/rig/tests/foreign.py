@@ -2,11 +2,13 @@
 """A plant as programs of other people see it, by public clients alone: foreign.py DOCUMENT, which is what `rig plant up` printed.
 
 A producer with librdkafka's own partitioner and one with Java's write readings; what the contracts promise of them must be in sensor_log,
-on anomaly-alerts and the dead letters, in Redis and on the WebSocket. Prints what was checked; ends within 60 s.
+on anomaly-alerts and the dead letters, in Redis and on the WebSocket. Prints what was checked; ends within two minutes.
 """
 
 import json
+import os
 import random
+import signal
 import statistics
 import sys
 import time
@@ -15,7 +17,8 @@ from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import psycopg
 import redis
@@ -24,7 +27,7 @@ from jsonschema import FormatChecker
 from jsonschema.validators import validator_for
 from websockets.sync.client import connect
 
-UNTIL = time.monotonic() + 60
+UNTIL = time.monotonic() + 120
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs/alert.schema.json").read_text())
 ALERT_IDS = uuid.UUID("b1c6e4a2-7c0e-5d53-9a57-2f1f0a9d6e31")
 # Seconds of event time: long enough for a condition to clear, which takes its law 60 s.
@@ -264,14 +267,76 @@ def check_stream(portal, ai):
 
 
 def check_scattered(portal):
-    with urlopen(f"{portal}/api/alarms", timeout=5) as answer:
-        alarms = json.load(answer)["alarms"]
-    found = [alarm for alarm in alarms if alarm["condition"] == "two_partitions"]
+    _, _, body, _ = ask(f"{portal}/api/alarms")
+    found = [alarm for alarm in body["alarms"] if alarm["condition"] == "two_partitions"]
     if len(found) != 1:
         return f"{len(found)} alarms tell of it"
     alarm = found[0]
     named = ("both-" in alarm["text"]["en"], "murmur2_random" in alarm["text"]["en"], alarm["subject"], alarm["severity"], alarm["standing"])
     return None if named == (True, True, "system", "critical", True) else f"{alarm}"
+
+
+def ask(url, body=None):
+    """Status, headers and document of an answer, and the seconds that it took."""
+    begun = time.monotonic()
+    try:
+        answer = urlopen(Request(url, data=body), timeout=10)
+    except HTTPError as refused:
+        answer = refused
+    with answer:
+        return answer.status, answer.headers, json.load(answer), time.monotonic() - begun
+
+
+def family(pid):
+    """A process and its children."""
+    found = [pid]
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def check_away(at):
+    """Each engine stands still for a while: the portal says which, since when and why, and lets nobody wait for it."""
+
+    def state(name):
+        status, _, body, _ = ask(f"{at['portal']}/readyz")
+        return status, next(found for found in body["dependencies"] if found["name"] == name), body
+
+    def is_away(name):
+        status, found, body = state(name)
+        told = not found["ok"] and found["error"] and datetime.fromisoformat(found["since"]) >= begun - timedelta(seconds=2)
+        if not told or status != (503 if found["needed"] else 200) or (name in body["failed"]) != found["needed"]:
+            return f"{status} {found}"
+        return None
+
+    def is_back(name):
+        status, found, _ = state(name)
+        return None if (status, found["ok"], found["since"]) == (200, True, None) else f"{status} {found}"
+
+    for name in ("redis", "postgres_ai", "postgres_main", "kafka"):
+        stopped = [member for pid in at["pids"][name] for member in family(pid)]
+        begun = datetime.now(UTC)
+        try:
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            until(f"/readyz: {name} is away, since when and why", lambda name=name: is_away(name))
+            if name == "kafka":
+                value = spelled(reading(random.Random(1), "murmur2-00", SPAN), 0).encode()
+                status, headers, body, seconds = ask(f"{at['portal']}/api/readings", value)
+                if status != 503 or not headers["Retry-After"] or seconds > 1:
+                    sys.exit(f"foreign: the intake answers {status} after {seconds:.1f} s: {body}")
+                print(f"foreign: the intake lets nobody wait for brokers that are away ({seconds * 1000:.0f} ms)", flush=True)
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+        back = time.monotonic()
+        until(f"/readyz: {name} is back", lambda name=name: is_back(name))
+        print(f"foreign: seen {time.monotonic() - back:.1f} s after it went on", flush=True)
 
 
 def main():
@@ -287,6 +352,7 @@ def main():
         until("redis-py: keys and status of every machine", lambda: check_redis(at["redis"], sent))
         until("WebSocket: every alert once, numbered without a gap", lambda: check_stream(at["portal"], ai_db))
         until("alarm: machines that two partitioners sent to two partitions are told of", lambda: check_scattered(at["portal"]))
+        check_away(at)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ pub struct Parts {
     pub history: History,
     pub catalogue: watch::Receiver<Arc<Catalogue>>,
     pub tally: Tally,
+    /// Next offset per partition: all before it is taken. 0 of one that is not ours.
+    pub passed: watch::Sender<Vec<i64>>,
     /// Told once the partitions are known and stored.
     pub ready: Arc<watch::Sender<bool>>,
     /// What detect had taken before.
@@ -154,6 +156,8 @@ impl Ingest {
     async fn tell(&self, consumer: &Consumer) -> Result<(), Error> {
         let positions = self.parts.history.positions().await?;
         self.parts.bus.hold("ingest", &positions);
+        let passed = |partition: u16| self.assigned.get(&partition).map_or(0, |assigned| assigned.next);
+        self.parts.passed.send_replace((0..positions.len() as u16).map(passed).collect());
         let of = |partition: &u16| Some((*partition, *positions.get(usize::from(*partition))?));
         consumer.commit(&self.assigned.keys().filter_map(of).collect::<Vec<_>>());
         Ok(())

@@ -18,6 +18,7 @@ pub fn start(room: &Room, open: &Open, history: &History) -> Running {
         history: history.clone(),
         catalogue: room.catalogue.subscribe(),
         tally: tally.clone(),
+        passed: Default::default(),
         ready: Default::default(),
         taken: Default::default(),
     };

@@ -97,6 +97,7 @@ pub fn start_ingest(room: &Room, bus: &Bus, history: &History) -> Ingesting {
         history: history.clone(),
         catalogue: room.catalogue.subscribe(),
         tally: ingest::Tally::default(),
+        passed: Default::default(),
         ready: Default::default(),
         taken: Default::default(),
     };

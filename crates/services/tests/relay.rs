@@ -124,7 +124,7 @@ impl Rig {
             bus: bus.clone(),
             url: self.url.clone(),
             slot: self.slot.clone(),
-            books: Books::new(&self.url).unwrap(),
+            books: Books::new(&self.url, &Default::default()).unwrap(),
             ready: Arc::new(tell),
         };
         let task = tokio::spawn(async move {

@@ -19,6 +19,7 @@ use crate::{
     registry::{self, Schemas, Writer},
 };
 use client::Context;
+use dependency::Dependency;
 use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
@@ -77,6 +78,10 @@ pub struct Options {
     /// What is on a partition is the beginning of what was sent to it, whatever failed: the last record tells all. Who
     /// sends waits for brokers that are away, for ever.
     pub gapless: bool,
+    /// Told whether the brokers answer. Readings are not given to brokers that are known to be away.
+    pub brokers: Dependency,
+    /// Told whether the registry answers, where it is asked.
+    pub schemas: Dependency,
 }
 
 impl Options {
@@ -160,14 +165,26 @@ struct Accepting {
 
 impl KafkaBus {
     pub(crate) async fn connect(options: Options) -> Result<KafkaBus, BusError> {
-        let schemas = Schemas::new(options.registry.as_ref())?;
+        let schemas = Schemas::new(options.registry.as_ref(), &options.schemas)?;
         let writers = schemas.writers(options.registry.as_ref(), |topic| options.topic(topic)).await?;
         Ok(blocking(move || KafkaBus::connect_now(options, schemas, writers)).await?)
     }
 
     fn connect_now(options: Options, schemas: Schemas, writers: BTreeMap<Topic, Writer>) -> Result<KafkaBus, Error> {
         let eyes: BaseConsumer<Context> = client::reader(&options)?;
-        let metadata = eyes.fetch_metadata(None, ANSWER_MAX).map_err(Error::NoAnswer)?;
+        let begun = Instant::now();
+        let metadata = loop {
+            match eyes.fetch_metadata(None, LOOK_EVERY) {
+                Ok(metadata) => break metadata,
+                Err(error) => {
+                    options.brokers.failed(&error);
+                    if begun.elapsed() >= ANSWER_MAX {
+                        return Err(Error::NoAnswer(error));
+                    }
+                }
+            }
+        };
+        options.brokers.answered();
         let partitions_of = |topic: Topic| {
             let name = options.topic(topic);
             let found = metadata.topics().iter().find(|found| found.name() == name);
@@ -204,6 +221,9 @@ impl KafkaBus {
     }
 
     pub(crate) async fn send(&self, records: Vec<Outgoing>) -> Result<Vec<i64>, BusError> {
+        if let Some(away) = self.0.options.brokers.away() {
+            return Err(away.into());
+        }
         let message = |record: Outgoing| Message {
             partition: record.partition,
             key: record.key.map(|key| key.as_bytes().to_vec()),
@@ -421,6 +441,21 @@ impl Inner {
         }
     }
 
+    /// Asks whether the brokers answer.
+    fn ask(&self) -> Result<(), Error> {
+        let name = self.options.topic(Topic::Readings);
+        match self.eyes.fetch_metadata(Some(&name), LOOK_EVERY) {
+            Ok(_) => {
+                self.options.brokers.answered();
+                Ok(())
+            }
+            Err(error) => {
+                self.options.brokers.failed(&error);
+                Err(Error::NoAnswer(error))
+            }
+        }
+    }
+
     fn look(&self) -> Result<(), Error> {
         // Before asking: it is true of then.
         let at = Instant::now();
@@ -439,12 +474,16 @@ impl Inner {
 
 /// Looks at the ends of the partitions as long as there is a bus.
 fn keep_looking(bus: &Weak<Inner>) {
+    let mut pause = LOOK_EVERY;
     loop {
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(pause);
         let Some(bus) = bus.upgrade() else { return };
         // Errors and logs of the client come by way of a poll.
         drop(bus.eyes.poll(Duration::ZERO));
-        if let Err(error) = bus.look() {
+        let answers = bus.ask();
+        // Who is away is asked all the time: a client that knows no broker answers at once.
+        pause = if answers.is_ok() { LOOK_EVERY } else { ASK_AGAIN };
+        if let Err(error) = answers.and_then(|()| bus.look()) {
             tracing::debug!(?error, "could not look at the ends of the partitions");
         }
     }

@@ -125,6 +125,8 @@ pub enum Error {
     NoTopic(&'static str),
     #[error("kafka")]
     Kafka(#[from] kafka::Error),
+    #[error("the bus cannot be written")]
+    Away(#[from] dependency::Away),
     #[error("schema registry")]
     Registry(#[from] registry::Error),
     #[error("bus.db is in use by another process: bus.lock beside it is held")]

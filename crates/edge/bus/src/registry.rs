@@ -9,6 +9,7 @@ mod avro;
 
 use crate::Topic;
 use avro::Avro;
+use dependency::Dependency;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::{
@@ -178,6 +179,7 @@ fn name(topic: &str) -> String {
 pub struct Schemas {
     registry: Option<Registry>,
     refuse_unknown: bool,
+    told: Dependency,
     known: RwLock<BTreeMap<u32, Arc<Known>>>,
 }
 
@@ -189,10 +191,10 @@ enum Known {
 }
 
 impl Schemas {
-    pub(crate) fn new(options: Option<&Options>) -> Result<Schemas, Error> {
+    pub(crate) fn new(options: Option<&Options>, told: &Dependency) -> Result<Schemas, Error> {
         let registry = options.map(Registry::new).transpose()?;
         let refuse_unknown = options.is_some_and(|options| options.refuse_unknown);
-        Ok(Schemas { registry, refuse_unknown, known: RwLock::default() })
+        Ok(Schemas { registry, refuse_unknown, told: told.clone(), known: RwLock::default() })
     }
 
     /// The JSON of a value that a consumer delivered; a value that names no schema is its own.
@@ -233,7 +235,12 @@ impl Schemas {
         let until = Instant::now() + PATIENCE;
         let mut pause = PAUSE;
         loop {
-            let wrong = match registry.schema(id).await {
+            let found = registry.schema(id).await;
+            match &found {
+                Ok(_) | Err(Error::Refused { .. }) => self.told.answered(),
+                Err(error) => self.told.failed(error),
+            }
+            let wrong = match found {
                 Ok(Some(known)) => {
                     self.know(id, known);
                     return Ok(());

@@ -20,6 +20,7 @@ mod tests;
 
 use crate::Activation;
 use catalog::{Catalogue, Class, MachineId};
+use dependency::Dependency;
 use postgres::Postgres;
 use sqlite::Sqlite;
 use std::{ops::Range, path::Path, sync::Arc};
@@ -263,8 +264,8 @@ impl History {
         Ok(History::Sqlite(Sqlite::open(path, catalogue, options)?))
     }
 
-    /// Opens the main database, which is migrated where it must be; `service` is told to it as who asks. No partition is
-    /// assigned yet.
+    /// Opens the main database, which is migrated where it must be; `service` is told to it as who asks, `database` says
+    /// whether it is away. No partition is assigned yet.
     ///
     /// # Errors
     /// The database is not reachable, or cannot be migrated.
@@ -273,8 +274,9 @@ impl History {
         service: &str,
         catalogue: Arc<Catalogue>,
         options: Options,
+        database: &Dependency,
     ) -> Result<History, Error> {
-        Ok(History::Postgres(Postgres::open(url, service, catalogue, options).await?))
+        Ok(History::Postgres(Postgres::open(url, service, catalogue, options, database).await?))
     }
 
     /// Takes a partition, from the position that this returns on. What of it lay in memory is forgotten.

@@ -50,7 +50,7 @@ pub enum Error {
     #[error("store.db")]
     Sqlite(#[from] rusqlite::Error),
     #[error(transparent)]
-    Postgres(#[from] crate::postgres::Error),
+    Postgres(crate::postgres::Error),
     #[error("store.db: commit")]
     Commit(#[source] Arc<rusqlite::Error>),
     #[error("{0} is damaged")]
@@ -77,11 +77,11 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
-impl From<deadpool_postgres::PoolError> for Error {
-    fn from(error: deadpool_postgres::PoolError) -> Error {
+impl From<crate::postgres::Error> for Error {
+    fn from(error: crate::postgres::Error) -> Error {
         match error {
-            deadpool_postgres::PoolError::Closed => Error::Closed,
-            error => Error::Postgres(error.into()),
+            crate::postgres::Error::Pool(deadpool_postgres::PoolError::Closed) => Error::Closed,
+            error => Error::Postgres(error),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What each service of a plant is put together from, anew at each start.
 
-use super::Service;
+use super::{Service, outside::Outside};
 use crate::{
     catalogue, class,
     config::{self, BusValues, Config, GroupProtocol, UnknownId, Written},
@@ -156,6 +156,8 @@ pub(super) struct Needs {
     /// Since when it is kept from that, microseconds, and by what; kept while it tries again.
     pub(super) trouble: Arc<watch::Sender<Option<(i64, String)>>>,
     pub(super) config: Arc<Config>,
+    /// What is outside of the process.
+    pub(super) outside: Outside,
     /// The portal's.
     pub(super) listener: Option<Arc<TcpListener>>,
 }
@@ -231,12 +233,20 @@ impl std::fmt::Display for Chain<'_> {
 
 impl Needs {
     async fn bus(&self) -> Result<Bus, Error> {
-        Ok(Bus::connect(self.plant.kafka.clone()).await?)
+        let Outside { kafka, registry, .. } = &self.outside;
+        let gapless = self.service == Service::Relay;
+        let options =
+            kafka::Options { brokers: kafka.clone(), schemas: registry.clone(), gapless, ..self.plant.kafka.clone() };
+        let bus = Bus::connect(options).await?;
+        self.outside.bus.send_replace(Some(bus.clone()));
+        Ok(bus)
     }
 
     fn store(&self) -> Result<Store, Error> {
+        let Outside { main, ai, .. } = &self.outside;
         let pools = |url: &str, which| Pools::new(url, which, self.service.name(), POOL);
-        Ok(Store::postgres(pools(&self.plant.ai, Which::Ai)?, pools(&self.plant.main, Which::Main)?))
+        let (of_ai, of_main) = (pools(&self.plant.ai, Which::Ai)?, pools(&self.plant.main, Which::Main)?);
+        Ok(Store::postgres(of_ai.looked_after(ai), of_main.looked_after(main)))
     }
 
     /// The catalogue in force, followed from here on.
@@ -266,7 +276,8 @@ impl Needs {
             dead_letter_retention_us: self.config.history.dead_letter_retention.0,
         };
         let in_force = catalogue.borrow().clone();
-        Ok(History::open_postgres(&self.plant.main, self.service.name(), in_force, options).await?)
+        let (main, service) = (&self.outside.main, self.service.name());
+        Ok(History::open_postgres(&self.plant.main, service, in_force, options, main).await?)
     }
 
     async fn ingest(&self, beside: &CancellationToken, stop: CancellationToken) -> Result<(), Error> {
@@ -278,6 +289,7 @@ impl Needs {
             history,
             catalogue: catalogue.subscribe(),
             tally: ingest::Tally::default(),
+            passed: self.outside.passed.clone(),
             ready: self.ready.clone(),
             taken: ByDetect::default(),
         };
@@ -290,7 +302,7 @@ impl Needs {
         let catalogue = self.catalogue(&store, beside).await?;
         tokio::spawn(prune_outbox(store.clone(), beside.clone()));
         let live = LiveValues::default();
-        let mirror = self.plant.redis.clone().map(|redis| {
+        let mirror = self.plant.redis.clone().map(|redis| redis.looked_after(&self.outside.redis)).map(|redis| {
             let (live, stop) = (live.clone(), beside.clone());
             let writer = uuid::Uuid::now_v7().to_string();
             let mirror = move || {
@@ -299,13 +311,12 @@ impl Needs {
             };
             tokio::spawn(supervise("redis", self.health.clone(), beside.clone(), mirror))
         });
-        let (passed, _) = watch::channel(Vec::new());
         let parts = detect::Parts {
             bus,
             store,
             live,
             catalogue: catalogue.subscribe(),
-            passed,
+            passed: self.outside.passed.clone(),
             ready: self.ready.clone(),
             taken: ByIngest::default(),
         };
@@ -319,12 +330,11 @@ impl Needs {
     }
 
     async fn relay(&self, stop: CancellationToken) -> Result<(), Error> {
-        let kafka = kafka::Options { gapless: true, ..self.plant.kafka.clone() };
         let parts = relay::Parts {
-            bus: Bus::connect(kafka).await?,
+            bus: self.bus().await?,
             url: self.plant.ai.clone(),
             slot: self.config.relay.slot.clone(),
-            books: Books::new(&self.plant.ai)?,
+            books: Books::new(&self.plant.ai, &self.outside.ai)?,
             ready: self.ready.clone(),
         };
         Ok(relay::run(parts, stop).await?)
@@ -337,6 +347,7 @@ impl Needs {
         let history = self.history(&catalogue).await?;
         let live = LiveValues::default();
         if let Some(redis) = self.plant.redis.clone() {
+            let redis = redis.looked_after(&self.outside.redis);
             let (live, in_force, stop) = (live.clone(), catalogue.subscribe(), beside.clone());
             let follow = move || redis::follow(live.clone(), redis.clone(), in_force.clone(), stop.clone());
             tokio::spawn(supervise("redis", self.health.clone(), beside.clone(), follow));
@@ -355,6 +366,7 @@ impl Needs {
                 clock_offsets: sources.iter().map(|source| (source.name.clone(), source.clock_offset.0)).collect(),
                 quiet: portal::QuietArrivals::default(),
                 needed: vec!["portal"],
+                dependencies: self.outside.all.clone(),
                 metrics: self.metrics.clone(),
             }),
             closing: stop.clone(),

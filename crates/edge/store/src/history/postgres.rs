@@ -28,6 +28,7 @@ use crate::{
     postgres::{Pools, Sizes, Which, migrate},
 };
 use catalog::{Catalogue, MachineId};
+use dependency::Dependency;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, OnceLock, RwLock, Weak},
@@ -80,6 +81,7 @@ impl Postgres {
         service: &str,
         catalogue: Arc<Catalogue>,
         options: Options,
+        database: &Dependency,
     ) -> Result<Postgres, Error> {
         migrate(url, Which::Main).await?;
         let partitions = (0..options.partitions).map(|_| RwLock::default()).collect();
@@ -87,7 +89,7 @@ impl Postgres {
             refreshed: tokio::sync::Mutex::new(vec![0; usize::from(options.partitions)]),
             scattered: Mutex::default(),
             options,
-            pools: Pools::new(url, Which::Main, service, SIZES)?,
+            pools: Pools::new(url, Which::Main, service, SIZES)?.looked_after(database),
             catalogue: RwLock::new(catalogue),
             partitions,
             machines: Machines::new(),

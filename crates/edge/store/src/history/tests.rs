@@ -38,7 +38,10 @@ impl Place {
             Place::File(folder) => History::open(&folder.path().join("history.db"), catalogue, options).unwrap(),
             Place::Database(scratch) => {
                 let partitions = options.partitions;
-                let history = History::open_postgres(&scratch.url(), "test", catalogue, options).await.unwrap();
+                let history =
+                    History::open_postgres(&scratch.url(), "test", catalogue, options, &Dependency::default())
+                        .await
+                        .unwrap();
                 for partition in 0..partitions {
                     history.assign(partition).await.unwrap();
                 }

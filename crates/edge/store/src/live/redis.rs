@@ -19,6 +19,7 @@ pub use look::Node;
 
 use super::{LiveValues, record};
 use catalog::{Catalogue, Class};
+use dependency::Dependency;
 use engine::Live;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::{
@@ -67,7 +68,10 @@ pub enum Error {
 
 /// How Redis is reached: one address, or several of a cluster.
 #[derive(Debug, Clone)]
-pub struct Redis(Vec<String>);
+pub struct Redis {
+    urls: Vec<String>,
+    told: Dependency,
+}
 
 impl Redis {
     /// From addresses separated by commas; more than one is a cluster.
@@ -79,12 +83,18 @@ impl Redis {
         for url in &urls {
             Client::open(url.as_str())?;
         }
-        Ok(Redis(urls))
+        Ok(Redis { urls, told: Dependency::default() })
+    }
+
+    /// The same, which tells whether it answers.
+    #[must_use]
+    pub fn looked_after(self, redis: &Dependency) -> Redis {
+        Redis { told: redis.clone(), ..self }
     }
 
     async fn connect(&self) -> Result<Connection, Error> {
         let connecting = async {
-            match self.0.as_slice() {
+            match self.urls.as_slice() {
                 [url] => {
                     let config = AsyncConnectionConfig::new()
                         .set_connection_timeout(Some(ANSWER_MAX))
@@ -107,7 +117,7 @@ impl Redis {
     /// A subscription, at the first node that answers: a cluster passes what is published on to all of its nodes.
     async fn subscribe(&self) -> Result<redis::aio::PubSub, Error> {
         let mut last = Error::Unsubscribed;
-        for url in &self.0 {
+        for url in &self.urls {
             match timeout(ANSWER_MAX, Client::open(url.as_str())?.get_async_pubsub()).await {
                 Ok(Ok(subscription)) => return Ok(subscription),
                 Ok(Err(error)) => last = error.into(),
@@ -173,6 +183,11 @@ return 1";
 /// # Errors
 /// Redis is gone: start again; then everything in memory is written anew.
 pub async fn mirror(live: LiveValues, redis: Redis, writer: &str, stop: CancellationToken) -> Result<(), Error> {
+    let told = redis.told.clone();
+    mirror_until_lost(live, redis, writer, stop).await.inspect_err(|error| told.failed(error))
+}
+
+async fn mirror_until_lost(live: LiveValues, redis: Redis, writer: &str, stop: CancellationToken) -> Result<(), Error> {
     // Before the first look at what is there: a change after it is heard of.
     let mut changes = live.changes();
     let script = Arc::new(Script::new(SET));
@@ -188,7 +203,9 @@ pub async fn mirror(live: LiveValues, redis: Redis, writer: &str, stop: Cancella
             biased;
             () = stop.cancelled() => break,
             _ = ask.tick() => {
-                if !writer.is_marked().await? {
+                let marked = writer.is_marked().await?;
+                redis.told.answered();
+                if !marked {
                     writer.write(live.all()).await?;
                     writer.set_mark().await?;
                 }
@@ -328,7 +345,7 @@ pub async fn follow(
         done = follow_until_lost(&live, &redis, &catalogue) => done,
     };
     live.set_stale(true);
-    done
+    done.inspect_err(|error| redis.told.failed(error))
 }
 
 async fn follow_until_lost(
@@ -359,6 +376,7 @@ async fn follow_until_lost(
             // A subscription alone does not notice that the other side is gone.
             _ = ask.tick() => {
                 let () = redis::cmd("PING").query_async(&mut connection).await?;
+                redis.told.answered();
             }
         }
     }

@@ -11,7 +11,7 @@ mod tests;
 
 pub use look::{Server, SlotState, look, place};
 pub use migrate::{Migration, migrate, status};
-pub use pool::{Pools, Sizes};
+pub use pool::{Pool, Pools, Sizes, Waiting, watch};
 
 /// The two databases of a plant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub enum Error {
     Client(#[from] tokio_postgres::Error),
     #[error("postgresql: get a connection")]
     Pool(#[from] deadpool_postgres::PoolError),
+    #[error("postgresql")]
+    Away(#[from] dependency::Away),
     #[error("{} database: migration {name} was edited after it was applied", which.as_str())]
     Edited { which: Which, name: String },
 }

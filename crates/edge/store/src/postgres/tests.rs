@@ -33,7 +33,7 @@ async fn migrations_run_once_however_many_start_them() {
 async fn sessions_have_the_settings_of_the_guarantees() {
     let Some(scratch) = Scratch::new(Which::Main).await else { return };
     let pools = Pools::new(&scratch.url(), Which::Main, "ingest", Sizes { write: 1, read: 1 }).unwrap();
-    let show = async |pool: &deadpool_postgres::Pool, name: &str| -> String {
+    let show = async |pool: &Pool, name: &str| -> String {
         let client = pool.get().await.unwrap();
         client.query_one(&format!("show {name}"), &[]).await.unwrap().get(0)
     };
@@ -51,10 +51,53 @@ async fn sessions_have_the_settings_of_the_guarantees() {
     }
     let held = pools.write.get().await.unwrap();
     let error = pools.write.get().await.err().unwrap();
-    assert!(matches!(error, deadpool_postgres::PoolError::Timeout(_)), "who waits for a connection is told");
+    assert!(
+        matches!(error, Error::Pool(deadpool_postgres::PoolError::Timeout(_))),
+        "who waits for a connection is told"
+    );
     drop(held);
     assert!(matches!(
         Pools::new("postgresql://[", Which::Ai, "detect", Sizes { write: 1, read: 1 }),
         Err(Error::Address { which: Which::Ai, .. })
     ));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_database_that_is_known_to_be_away() {
+    let Some(scratch) = Scratch::new(Which::Main).await else { return };
+    let all = dependency::Dependencies::default();
+    let database = all.needed("postgres_main");
+    let pools = Pools::new(&scratch.url(), Which::Main, "test", Sizes { write: 1, read: 1 }).unwrap();
+    let pools = pools.looked_after(&database);
+    let lost = std::io::Error::other("lost");
+    (0..dependency::AWAY_AFTER).for_each(|_| database.failed(&lost));
+    let error = pools.write.get().await.err().unwrap();
+    assert!(matches!(error, Error::Away(dependency::Away { name: "postgres_main", .. })), "{error:?}");
+    // Whoever looks after it finds that it answers, and counts.
+    let url = scratch.url();
+    let look = watch(&url, Which::Main, "test", Some(Waiting::OutboxLog), &all, &database);
+    let back = async {
+        while database.away().is_some() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = look => unreachable!("it has no end"),
+        () = back => {}
+    }
+    assert_eq!(all.buffered(), [("outbox_log_bytes", Some(0))].into());
+    let _ = pools.write.get().await.unwrap();
+    // Nobody listens there.
+    let nowhere = all.needed("postgres_ai");
+    let look = watch("postgresql://127.0.0.1:1/x", Which::Ai, "test", Some(Waiting::Notifications), &all, &nowhere);
+    let away = async {
+        while nowhere.away().is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = look => unreachable!("it has no end"),
+        () = away => {}
+    }
+    assert_eq!(all.buffered()["notifications"], None, "it cannot be told");
 }

@@ -19,8 +19,8 @@ mod snapshots;
 mod time;
 
 use super::{Error, machines::Confirmed};
-use crate::postgres::Pools;
-use deadpool_postgres::{GenericClient, Object, Pool};
+use crate::postgres::{Pool, Pools};
+use deadpool_postgres::{GenericClient, Object};
 use patience::Patience;
 use std::sync::Arc;
 use time::Micros;

@@ -12,7 +12,8 @@ use wire::{ReadingBatch, Reject};
 
 async fn open(scratch: &Scratch) -> History {
     let catalogue = Arc::new(Catalogue::builtin());
-    let history = History::open_postgres(&scratch.url(), "test", catalogue, options()).await.unwrap();
+    let history =
+        History::open_postgres(&scratch.url(), "test", catalogue, options(), &Dependency::default()).await.unwrap();
     for partition in 0..2 {
         history.assign(partition).await.unwrap();
     }
@@ -311,7 +312,10 @@ async fn a_commit_that_nobody_answered_counts_once() {
     let cut = Arc::new(AtomicU8::new(0));
     let port = proxy(server.clone(), cut.clone()).await;
     let through = url.replace(&server, &format!("127.0.0.1:{port}"));
-    let history = History::open_postgres(&through, "test", Arc::new(Catalogue::builtin()), options()).await.unwrap();
+    let history =
+        History::open_postgres(&through, "test", Arc::new(Catalogue::builtin()), options(), &Dependency::default())
+            .await
+            .unwrap();
     history.assign(0).await.unwrap();
     history.assign(1).await.unwrap();
     for offset in 0..9 {
@@ -361,7 +365,8 @@ async fn days_are_made_at_once_by_many_and_dropped_by_arrival() {
     histories[1].commit().await.unwrap();
     let kept = Options { retention_us: 100 * 60 * SECOND, ..options() };
     let catalogue = Arc::new(Catalogue::builtin());
-    let dropper = History::open_postgres(&scratch.url(), "test", catalogue, kept).await.unwrap();
+    let dropper =
+        History::open_postgres(&scratch.url(), "test", catalogue, kept, &Dependency::default()).await.unwrap();
     inner(&dropper).drop_old(START + 120 * 60 * SECOND).await.unwrap();
     assert_eq!(text_of(&client, days).await, "sensor_log_20251105\n");
     assert_eq!(all(&histories[1], "m1").await.len(), 2);
@@ -399,7 +404,8 @@ async fn a_process_that_only_reads_sees_what_another_committed() {
     let Some(scratch) = Scratch::new(Which::Main).await else { return };
     let ingest = open(&scratch).await;
     let catalogue = Arc::new(Catalogue::builtin());
-    let portal = History::open_postgres(&scratch.url(), "portal", catalogue, options()).await.unwrap();
+    let portal =
+        History::open_postgres(&scratch.url(), "portal", catalogue, options(), &Dependency::default()).await.unwrap();
     ingest.append_record(0, 0, "http", START, &mills(&[reading("m1", START, 1)]), &[]).await.unwrap();
     assert_eq!(portal.newest("m1").await.unwrap(), None);
     ingest.commit().await.unwrap();

@@ -24,7 +24,7 @@ impl Redis {
     /// Asks every node how it is; each with its address, as it may be shown.
     pub async fn look(&self) -> Vec<(String, Result<Node, Error>)> {
         let mut nodes = Vec::new();
-        for url in &self.0 {
+        for url in &self.urls {
             let node = timeout(ANSWER_MAX * 2, look(url)).await.unwrap_or(Err(Error::Silent));
             let place = Client::open(url.as_str()).map(|client| client.get_connection_info().addr().to_string());
             nodes.push((place.unwrap_or_default(), node));

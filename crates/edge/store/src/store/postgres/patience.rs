@@ -49,7 +49,7 @@ fn passes(error: &Error) -> bool {
     use deadpool_postgres::PoolError;
     let client = match error {
         Error::Postgres(Postgres::Client(client) | Postgres::Pool(PoolError::Backend(client))) => client,
-        Error::Postgres(Postgres::Pool(PoolError::Timeout(_))) => return true,
+        Error::Postgres(Postgres::Pool(PoolError::Timeout(_)) | Postgres::Away(_)) => return true,
         _ => return false,
     };
     let Some(state) = client.code() else {

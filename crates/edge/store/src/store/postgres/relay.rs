@@ -10,6 +10,7 @@ use crate::postgres::{
     outbox_log::{Cluster, OutboxRow},
 };
 use deadpool_postgres::{ClientWrapper, Object};
+use dependency::Dependency;
 use uuid::Uuid;
 
 /// The relay's side of the AI database.
@@ -33,8 +34,8 @@ impl Books {
     ///
     /// # Errors
     /// The address is none.
-    pub fn new(url: &str) -> Result<Books, crate::postgres::Error> {
-        Ok(Books(Pools::new(url, Which::Ai, "relay", Sizes { write: 1, read: 2 })?))
+    pub fn new(url: &str, database: &Dependency) -> Result<Books, crate::postgres::Error> {
+        Ok(Books(Pools::new(url, Which::Ai, "relay", Sizes { write: 1, read: 2 })?.looked_after(database)))
     }
 
     /// In whose log the topic has everything up to where the slot was made; `None`: that was never seen to its end.
