@@ -18,6 +18,9 @@ const RATE: u64 = 1_000;
 /// Connections; each has its own share of the schedule.
 const SENDERS: u64 = 32;
 
+/// What grows by more than this in the second half is not flat.
+const FLAT_PERCENT: f64 = 5.0;
+
 /// Runs the drill.
 pub fn run(seconds: u64) -> Result<Found> {
     let runtime = tokio::runtime::Runtime::new().context("start a runtime")?;
@@ -35,12 +38,14 @@ pub fn run(seconds: u64) -> Result<Found> {
         memory.push(plant.rss_mb());
         eprintln!("bench: {at} s of {seconds}");
     }
-    let (mut latency, mut again) = (Histogram::<u64>::new(3)?, 0);
+    let mut sent = Sent::new()?;
     for sender in senders {
-        let (one, refused) = sender.join().expect("a sender does not panic")?;
-        latency.add(one)?;
-        again += refused;
+        let one = sender.join().expect("a sender does not panic")?;
+        sent.latency.add(one.latency)?;
+        sent.behind.add(one.behind)?;
+        sent.again += one.again;
     }
+    let Sent { latency, behind, again } = sent;
     let lost = runtime.block_on(lost(&plant, start_us, count))?;
     let cpu = plant.cpu();
     let mut rows = vec![Row::goal("-", "readings lost or doubled", lost as f64, "", Better::Lower, 0.0, 0.0)];
@@ -54,6 +59,9 @@ pub fn run(seconds: u64) -> Result<Found> {
         for (when, value) in [("warm", warm), ("in the middle", middle), ("at the end", end)] {
             rows.push(Row::figure(format!("resident memory of {kind}, {when}"), value, "MB", Better::Lower));
         }
+        let grown = (end / middle.max(0.1) - 1.0) * 100.0;
+        let what = format!("resident memory of {kind}: growth from the middle to the end");
+        rows.push(Row::goal("G12", what, grown, "%", Better::Lower, FLAT_PERCENT, 1.0));
     }
     let per_reading: BTreeMap<String, f64> = cpu
         .into_iter()
@@ -61,21 +69,44 @@ pub fn run(seconds: u64) -> Result<Found> {
         .map(|(spent, kind)| (kind, spent / count as f64))
         .collect();
     rows.append(&mut super::plant::cpu_rows(&per_reading, &format!("{RATE} readings/s over HTTP")));
-    let notes = vec![format!(
+    let behind_ms = behind.value_at_quantile(0.99) as f64 / 1e3;
+    let mut notes = vec![format!(
         "{} requests of one reading each in {seconds} s, {SENDERS} connections, counted from the scheduled time; {again} were asked \
-         to come again. Every reading is in sensor_log once",
+         to come again. Every reading is in sensor_log once. A sender that waited for no answer was {behind_ms:.2} ms behind at p99",
         latency.len()
     )];
+    if behind_ms > 1.0 {
+        notes.push("VOID, the latencies: the sender itself was more than 1 ms late at p99".to_owned());
+    }
     Ok(Found { name: "seed", rows, notes })
 }
 
-/// Each reading in its millisecond, on one connection of many: the latencies, and how often it was told to come again.
-fn send(port: u16, start: Instant, sender: u64, count: u64) -> Result<(Histogram<u64>, u64)> {
+/// What a sender saw, in microseconds.
+struct Sent {
+    latency: Histogram<u64>,
+    /// How late it was where the answer before had come in time.
+    behind: Histogram<u64>,
+    /// How often it was told to come again.
+    again: u64,
+}
+
+impl Sent {
+    fn new() -> Result<Sent> {
+        Ok(Sent { latency: Histogram::new(3)?, behind: Histogram::new(3)?, again: 0 })
+    }
+}
+
+/// Each reading in its millisecond, on one connection of many.
+fn send(port: u16, start: Instant, sender: u64, count: u64) -> Result<Sent> {
     let mut http = Http::connect(port)?;
-    let (mut latency, mut again) = (Histogram::new(3)?, 0);
+    let mut sent = Sent::new()?;
     for n in (sender..count).step_by(SENDERS as usize) {
         let due = start + Duration::from_micros(n * 1_000_000 / RATE);
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let early = due.saturating_duration_since(Instant::now());
+        if !early.is_zero() {
+            std::thread::sleep(early);
+            sent.behind.record(due.elapsed().as_micros() as u64)?;
+        }
         let body = format!(
             "{{\"machine_id\":\"machine-{:03}\",\"timestamp\":\"{}\",\"air_temp_k\":300.0,\"process_temp_k\":310.0,\"rpm\":1500,\"torque_nm\":40.0,\"tool_wear_min\":5}}\n",
             n % RATE,
@@ -84,14 +115,14 @@ fn send(port: u16, start: Instant, sender: u64, count: u64) -> Result<(Histogram
         loop {
             match http.request("POST", "/api/readings", body.as_bytes())? {
                 (202, _) => break,
-                (429 | 503, _) => again += 1,
+                (429 | 503, _) => sent.again += 1,
                 (status, text) => bail!("POST /api/readings: {status} {text}"),
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        latency.record(due.elapsed().as_micros() as u64)?;
+        sent.latency.record(due.elapsed().as_micros() as u64)?;
     }
-    Ok((latency, again))
+    Ok(sent)
 }
 
 /// How far what is stored is from what was sent, once nothing more comes.
