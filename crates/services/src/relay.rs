@@ -61,13 +61,11 @@ pub enum Error {
 /// # Errors
 /// The database or the brokers are gone, or another relay has the slot: start again; nothing is lost or doubled by it.
 pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
-    let done = tokio::select! {
+    tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
         done = relay(&parts) => done,
-    };
-    parts.ready.send_replace(false);
-    done
+    }
 }
 
 async fn relay(parts: &Parts) -> Result<(), Error> {

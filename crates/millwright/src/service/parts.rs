@@ -194,6 +194,7 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     needs.ready.send_replace(false);
+    let was_ready = needs.ready.subscribe();
     // What runs beside the service ends with it.
     let beside = stop.child_token();
     let done = match needs.service {
@@ -204,7 +205,9 @@ pub(super) async fn run(
         Service::Simulate => needs.simulate(simulated, stop).await,
     };
     beside.cancel();
-    let worked = needs.ready.send_replace(false);
+    // It may have been told that it is not ready since, as a relay is that waits for its brokers.
+    let worked = was_ready.has_changed().unwrap_or(false);
+    needs.ready.send_replace(false);
     if let Err(error) = &done {
         let wrong = Chain(error).to_string();
         needs.trouble.send_modify(|trouble| {
