@@ -16,6 +16,7 @@ use bus::{
     kafka::{admin, look},
     registry,
 };
+use dependency::chain;
 use judge::{Database, Facts, Kafka, Line, Port, Portal, Registry, State};
 use serde_json::json;
 use std::{error::Error, future::Future, net::SocketAddr, time::Duration};
@@ -198,15 +199,4 @@ async fn within<T, E: Error>(asked: impl Future<Output = Result<T, E>>) -> Resul
         Ok(answer) => answer.map_err(|error| chain(&error)),
         Err(_) => Err(format!("no answer within {} s", ANSWER_MAX.as_secs())),
     }
-}
-
-/// An error and its causes, in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

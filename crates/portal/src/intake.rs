@@ -80,7 +80,7 @@ impl Taken {
         (status = 400, description = "Neither array nor lines; nothing was counted", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too much at once; nothing was counted", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The bus is full or closing; nothing was counted", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The bus is full, away or closing; nothing was counted", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn readings(State(app): State<App>, request: Request) -> Result<Response, Problem> {

@@ -1,5 +1,7 @@
 //! What goes wrong, as RFC 9457 problems: every error of the API has one shape and a stable code.
 
+pub(crate) use dependency::chain;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -84,18 +86,6 @@ impl Problem {
     pub(crate) fn after(self, seconds: u32) -> Problem {
         Problem { retry_after_s: Some(seconds), ..self }
     }
-}
-
-/// An error with its causes, as one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += ": ";
-        text += &error.to_string();
-        source = error.source();
-    }
-    text
 }
 
 impl IntoResponse for Problem {

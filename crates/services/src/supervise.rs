@@ -1,5 +1,6 @@
 //! Keeps a loop running: what fails is told once, shown as the health of its part, and started again after a while.
 
+use dependency::chain;
 use std::{
     collections::BTreeMap,
     error::Error,
@@ -61,17 +62,6 @@ where
 
 fn set(health: &Health, name: &'static str, problem: Option<String>) {
     health.send_if_modified(|parts| parts.insert(name, problem.clone()) != Some(problem));
-}
-
-/// An error and its causes, in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -82,8 +82,9 @@ impl Dependencies {
     }
 
     fn enter(&self, name: &'static str, needed: bool) -> Dependency {
-        self.lock().entries.entry(name).or_insert(Entry { needed, failures: 0, failed: None });
-        tell(name, true);
+        let new = Entry { needed, failures: 0, failed: None };
+        let up = self.lock().entries.entry(name).or_insert(new).away(name).is_none();
+        tell(name, up);
         Dependency(Some((self.clone(), name)))
     }
 
@@ -186,7 +187,7 @@ fn now_us() -> i64 {
 }
 
 /// An error and its causes, in one line.
-fn chain(error: &dyn Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

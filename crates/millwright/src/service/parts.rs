@@ -209,7 +209,7 @@ pub(super) async fn run(
     let worked = was_ready.has_changed().unwrap_or(false);
     needs.ready.send_replace(false);
     if let Err(error) = &done {
-        let wrong = Chain(error).to_string();
+        let wrong = dependency::chain(error);
         needs.trouble.send_modify(|trouble| {
             let since_us =
                 trouble.as_ref().filter(|_| !worked).map_or_else(services::now_us, |(since_us, _)| *since_us);
@@ -217,21 +217,6 @@ pub(super) async fn run(
         });
     }
     done
-}
-
-/// An error with its causes.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut next = Some(self.0);
-        let mut between = "";
-        while let Some(error) = next {
-            write!(f, "{between}{error}")?;
-            (next, between) = (error.source(), ": ");
-        }
-        Ok(())
-    }
 }
 
 impl Needs {
@@ -305,7 +290,8 @@ impl Needs {
         let catalogue = self.catalogue(&store, beside).await?;
         tokio::spawn(prune_outbox(store.clone(), beside.clone()));
         let live = LiveValues::default();
-        let mirror = self.plant.redis.clone().map(|redis| redis.looked_after(&self.outside.redis)).map(|redis| {
+        let mirror = self.plant.redis.clone().map(|redis| {
+            let redis = redis.looked_after(&self.outside.redis);
             let (live, stop) = (live.clone(), beside.clone());
             let writer = uuid::Uuid::now_v7().to_string();
             let mirror = move || {

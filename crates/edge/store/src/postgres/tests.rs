@@ -1,6 +1,7 @@
 //! Migrations and sessions against a real PostgreSQL.
 
 use super::{scratch::Scratch, *};
+use std::time::Duration;
 
 #[tokio::test]
 async fn migrations_run_once_however_many_start_them() {
@@ -76,28 +77,25 @@ async fn nobody_waits_for_a_database_that_is_known_to_be_away() {
     // Whoever looks after it finds that it answers, and counts.
     let url = scratch.url();
     let look = watch(&url, Which::Main, "test", Some(Waiting::OutboxLog), &all, &database);
-    let back = async {
-        while database.away().is_some() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    };
-    tokio::select! {
-        () = look => unreachable!("it has no end"),
-        () = back => {}
-    }
+    look_until(look, || database.away().is_none()).await;
     assert_eq!(all.buffered(), [("outbox_log_bytes", Some(0))].into());
     let _ = pools.write.get().await.unwrap();
     // Nobody listens there.
     let nowhere = all.needed("postgres_ai");
     let look = watch("postgresql://127.0.0.1:1/x", Which::Ai, "test", Some(Waiting::Notifications), &all, &nowhere);
-    let away = async {
-        while nowhere.away().is_none() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    look_until(look, || nowhere.away().is_some()).await;
+    assert_eq!(all.buffered()["notifications"], None, "it cannot be told");
+}
+
+/// Looks after a database until something holds.
+async fn look_until(look: impl Future<Output = ()>, holds: impl Fn() -> bool) {
+    let held = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::select! {
         () = look => unreachable!("it has no end"),
-        () = away => {}
+        held = tokio::time::timeout(Duration::from_secs(20), held) => held.expect("it comes soon"),
     }
-    assert_eq!(all.buffered()["notifications"], None, "it cannot be told");
 }
