@@ -97,12 +97,16 @@ pub struct Postgres {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Redis {
     pub url: String,
+    pub ca: String,
+    pub cert: String,
+    pub key: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Registry {
     pub url: String,
     pub credentials: String,
+    pub ca: String,
     pub readings: Written,
     pub alerts: Written,
     pub unknown_id: UnknownId,

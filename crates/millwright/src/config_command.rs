@@ -115,12 +115,13 @@ fn shown(key: &str, value: &toml::Value) -> String {
     value.to_string()
 }
 
-/// An address, its password hidden. The older form of PostgreSQL's addresses (`host=... password=...`) is hidden whole
-/// where it has one.
+/// An address, its password hidden. One that says `password=`, in the older form of PostgreSQL's addresses or among its
+/// parameters, is hidden whole.
 fn without_password(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else {
-        return if address.contains("password") { "***".to_owned() } else { address.to_owned() };
-    };
+    if address.contains("password=") {
+        return "***".to_owned();
+    }
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
     // A password may hold an `@`; the host may not.
     match rest.rsplit_once('@') {
         Some((user, host)) => {
@@ -141,6 +142,7 @@ mod tests {
         assert_eq!(text("postgres.ai", "postgresql://mw:p@ss@db:5432/x"), r#""postgresql://mw:***@db:5432/x""#);
         assert_eq!(text("postgres.ai", "postgresql://mw@db/x"), r#""postgresql://mw@db/x""#);
         assert_eq!(text("postgres.main", "host=db password=secret"), r#""***""#);
+        assert_eq!(text("postgres.main", "postgresql://db/x?user=a&password=secret"), r#""***""#);
         assert_eq!(text("postgres.main", "env:MAIN"), r#""env:MAIN""#);
         assert_eq!(text("redis.url", "redis://:s@a:1,redis://b:2"), r#""redis://:***@a:1,redis://b:2""#);
         assert_eq!(text("registry.credentials", "mw:secret"), r#""***""#);

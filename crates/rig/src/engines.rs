@@ -8,6 +8,7 @@ pub mod redis;
 pub mod registry;
 
 use crate::{
+    certificates::Certificates,
     folder::Draft,
     process::{Recipe, Running},
 };
@@ -32,6 +33,8 @@ pub struct Setup<'a> {
     pub brokers: u16,
     /// Whether PostgreSQL forces its writes to the disk. Without it data still outlives a killed process, not a lost machine.
     pub durable: bool,
+    /// What engines are reached over TLS with, beside the way without it.
+    pub tls: Option<&'a Certificates>,
 }
 
 impl Setup<'_> {

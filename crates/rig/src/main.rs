@@ -2,6 +2,7 @@
 //!
 //! Knows the product only by its command line and its configuration file; `product` holds both.
 
+mod certificates;
 mod engines;
 mod folder;
 mod net;
@@ -103,6 +104,9 @@ struct Up {
     /// Restart what dies, engines too.
     #[arg(long)]
     supervise: bool,
+    /// The services reach the engines over TLS, and are known by password or certificate. What is printed leads there without.
+    #[arg(long)]
+    tls: bool,
     /// The product.
     #[arg(long, env = "MILLWRIGHT_BIN", default_value = "target/release/millwright")]
     program: PathBuf,
@@ -116,10 +120,21 @@ struct Up {
 
 impl Up {
     fn plan(self) -> Plan {
-        let Self { brokers, relay, ingestors, detectors, portals, simulate, supervise, program, connector, leave_out } =
-            self;
+        let Self {
+            brokers,
+            relay,
+            ingestors,
+            detectors,
+            portals,
+            simulate,
+            supervise,
+            tls,
+            program,
+            connector,
+            leave_out,
+        } = self;
         let fleet = Fleet { ingestors, detectors, portals, relay, simulate };
-        Plan { brokers, fleet, supervise, program, connector, leave_out }
+        Plan { brokers, fleet, supervise, tls, program, connector, leave_out }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The whole plant: engines and the product's services.
 
 use crate::{
+    certificates::Certificates,
     engines::{Setup, connect, jars::Jars},
     folder::{Draft, Folder, State},
     net::http_ok,
@@ -31,6 +32,8 @@ pub struct Plan {
     pub fleet: Fleet,
     /// Whether what dies is restarted.
     pub supervise: bool,
+    /// Whether the services reach the engines over TLS.
+    pub tls: bool,
     /// The product.
     pub program: PathBuf,
     /// The connector that Debezium is given.
@@ -96,7 +99,8 @@ pub fn up(folder: &Folder, jars: &Jars, plan: &Plan) -> Result<State> {
 fn start(folder: &Folder, jars: &Jars, plan: &Plan) -> Result<State> {
     let lock = folder.lock()?;
     let draft = Draft::load(folder)?;
-    let setup = Setup { draft: &draft, jars, brokers: plan.brokers, durable: true };
+    let certificates = plan.tls.then(|| Certificates::of(folder)).transpose()?;
+    let setup = Setup { draft: &draft, jars, brokers: plan.brokers, durable: true, tls: certificates.as_ref() };
     let debezium = plan.fleet.relay == Relay::Debezium;
     if plan.leave_out != Some(Part::Engines) {
         let mut engines = vec![Engine::Postgres, Engine::Redis, Engine::Kafka];

@@ -1,6 +1,12 @@
 //! All that the rig knows of the product: its configuration file, what is run once before its services, and each service's command line.
 
-use crate::{engines::Setup, folder::State, net::free_port, process::run};
+use crate::{
+    certificates::{Certificates, PASSWORD, USER},
+    engines::Setup,
+    folder::State,
+    net::free_port,
+    process::run,
+};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use std::{
@@ -47,7 +53,7 @@ impl Product {
         let program = program.canonicalize().with_context(|| format!("find {}", program.display()))?;
         let config = setup.draft.folder.at("millwright.toml");
         let simulate = free_port();
-        let text = configuration(&setup.draft.state(), fleet, simulate);
+        let text = configuration(&setup.draft.state(), setup.tls, fleet, simulate);
         fs::write(&config, text).context("write the configuration")?;
         Ok(Self { program, config, simulate })
     }
@@ -91,8 +97,29 @@ impl Product {
     }
 }
 
-fn configuration(state: &State, fleet: Fleet, simulate: u16) -> String {
-    let address = |name| state.addresses.get(name).map_or("", String::as_str);
+fn configuration(state: &State, tls: Option<&Certificates>, fleet: Fleet, simulate: u16) -> String {
+    let address = |name: &str| state.addresses.get(name).cloned().unwrap_or_default();
+    let database = |name: &str| match tls {
+        Some(certificates) => {
+            let url = address(name).replace("//postgres@", &format!("//{USER}@"));
+            let [ca, cert, key] = ["ca.pem", "client.pem", "client.key"].map(|file| certificates.at(file));
+            format!("{url}?sslmode=verify-full&sslrootcert={ca}&sslcert={cert}&sslkey={key}")
+        }
+        None => address(name),
+    };
+    let (brokers, settings, redis, redis_ca) = match tls {
+        Some(certificates) => {
+            let settings = [
+                "security.protocol=SASL_SSL".to_owned(),
+                "sasl.mechanism=SCRAM-SHA-512".to_owned(),
+                format!("sasl.username={USER}"),
+                format!("sasl.password={PASSWORD}"),
+                format!("ssl.ca.location={}", certificates.at("ca.pem")),
+            ];
+            (address("kafka_tls"), format!("{settings:?}"), address("redis_tls"), certificates.at("ca.pem"))
+        }
+        None => (address("kafka"), "[]".to_owned(), address("redis"), String::new()),
+    };
     let simulate = if fleet.simulate { format!("http://127.0.0.1:{simulate}") } else { String::new() };
     let relay = match fleet.relay {
         Relay::Millwright => "millwright",
@@ -101,14 +128,16 @@ fn configuration(state: &State, fleet: Fleet, simulate: u16) -> String {
     format!(
         "[bus]
 kind = \"kafka\"
-brokers = \"{}\"
+brokers = \"{brokers}\"
+settings = {settings}
 
 [postgres]
 main = \"{}\"
 ai = \"{}\"
 
 [redis]
-url = \"{}\"
+url = \"{redis}\"
+ca = \"{redis_ca}\"
 
 [relay]
 kind = \"{relay}\"
@@ -116,9 +145,7 @@ kind = \"{relay}\"
 [simulate]
 address = \"{simulate}\"
 ",
-        address("kafka"),
-        address("postgres_main"),
-        address("postgres_ai"),
-        address("redis"),
+        database("postgres_main"),
+        database("postgres_ai"),
     )
 }

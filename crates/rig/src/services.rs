@@ -1,6 +1,7 @@
 //! The engines that tests ask for, and the environment that tells tests where they are.
 
 use crate::{
+    certificates::Certificates,
     engines::{Setup, connect, jars::Jars, kafka, postgres, redis, registry},
     folder::{Draft, Folder, State},
     process::{Running, clear_cluster, end, kill},
@@ -30,15 +31,19 @@ pub enum Engine {
 /// How long our own processes may take to stop: a little more than they give themselves.
 const GRACE: Duration = Duration::from_secs(12);
 
-/// Groups of processes, with the variable that tells tests where each answers.
-const VARIABLES: [(&str, &str); 7] = [
+/// Groups of processes, with the variable that tells tests where each answers; over TLS, and the folder of its certificates.
+const VARIABLES: [(&str, &str); 11] = [
     ("kafka", "MILLWRIGHT_TEST_KAFKA"),
+    ("kafka_tls", "MILLWRIGHT_TEST_KAFKA_TLS"),
     ("postgres_main", "MILLWRIGHT_TEST_POSTGRES_MAIN"),
     ("postgres_ai", "MILLWRIGHT_TEST_POSTGRES_AI"),
     ("redis", "MILLWRIGHT_TEST_REDIS"),
+    ("redis_tls", "MILLWRIGHT_TEST_REDIS_TLS"),
     ("redis_cluster", "MILLWRIGHT_TEST_REDIS_CLUSTER"),
+    ("redis_cluster_tls", "MILLWRIGHT_TEST_REDIS_CLUSTER_TLS"),
     ("connect", "MILLWRIGHT_TEST_CONNECT"),
     ("registry", "MILLWRIGHT_TEST_REGISTRY"),
+    ("tls", "MILLWRIGHT_TEST_TLS"),
 ];
 
 /// Starts what is asked for and not yet there; what was started before and died comes back with its data.
@@ -48,7 +53,9 @@ pub fn start(folder: &Folder, jars: &Jars, brokers: u16, engines: &[Engine]) -> 
         folder.clear_logs()?;
     }
     let draft = Draft::load(folder)?;
-    start_engines(Setup { draft: &draft, jars, brokers, durable: false }, engines)?;
+    let certificates = Certificates::of(folder)?;
+    draft.change(|state| state.addresses.insert("tls".to_owned(), certificates.folder().display().to_string()))?;
+    start_engines(Setup { draft: &draft, jars, brokers, durable: false, tls: Some(&certificates) }, engines)?;
     Ok(draft.state())
 }
 

@@ -266,6 +266,21 @@ def check_stream(portal, ai):
     return None if told == wanted else f"{told.total()} alerts of {wanted.total()}"
 
 
+def check_encrypted(databases, redis_url):
+    """The plant's own services come over TLS alone; this program comes without."""
+    for database in databases:
+        sql = "select application_name, ssl from pg_stat_ssl join pg_stat_activity using (pid) where application_name like 'millwright%'"
+        sessions = database.execute(sql).fetchall()
+        in_the_open = sorted({name for name, encrypted in sessions if not encrypted})
+        if in_the_open or len(sessions) < 2:
+            return f"{len(sessions)} sessions, without TLS {in_the_open}"
+    plain = redis.Redis.from_url(redis_url)
+    port = redis_url.rpartition(":")[2]
+    secure = [client for client in plain.client_list() if client["laddr"].rpartition(":")[2] != port]
+    # Who writes live values, who reads them, and who hears of changes.
+    return None if len(secure) >= 3 else f"{len(secure)} clients of Redis come over TLS"
+
+
 def check_scattered(portal):
     _, _, body, _ = ask(f"{portal}/api/alarms")
     found = [alarm for alarm in body["alarms"] if alarm["condition"] == "two_partitions"]
@@ -352,6 +367,8 @@ def main():
         until("redis-py: keys and status of every machine", lambda: check_redis(at["redis"], sent))
         until("WebSocket: every alert once, numbered without a gap", lambda: check_stream(at["portal"], ai_db))
         until("alarm: machines that two partitioners sent to two partitions are told of", lambda: check_scattered(at["portal"]))
+        if main_db.execute("show ssl").fetchone() == ("on",):
+            until("PostgreSQL, Redis: the services come over TLS alone", lambda: check_encrypted((main_db, ai_db), at["redis"]))
         check_away(at)
 
 

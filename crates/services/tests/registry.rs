@@ -26,7 +26,8 @@ async fn naming(options: &bus::kafka::Options, format: Format) -> Option<Bus> {
         Format::Avro => wire::avro_schema(&schema),
     };
     let subject = Subject { topic: Topic::Readings, format, schema: schema.to_string(), named: true };
-    let registry = registry::Options { url, credentials: None, refuse_unknown: false, subjects: vec![subject] };
+    let registry =
+        registry::Options { url, credentials: None, ca: None, refuse_unknown: false, subjects: vec![subject] };
     let changes = admin::difference(&registry, |topic| options.topic(topic)).await.unwrap();
     admin::apply(&registry, &changes).await.unwrap();
     Some(Bus::connect(bus::kafka::Options { registry: Some(registry), ..options.clone() }).await.unwrap())

@@ -89,6 +89,14 @@ impl Options {
     pub fn topic(&self, topic: Topic) -> String {
         format!("{}{}", self.topic_prefix, topic.name())
     }
+
+    /// Makes a client of these settings, which reads the files that they name; no broker is waited for.
+    ///
+    /// # Errors
+    /// A setting is none, or has no such value, or a file cannot be used.
+    pub fn check(&self) -> Result<(), Error> {
+        client::reader(self).map(|_| ())
+    }
 }
 
 /// How members of a group agree on who has which partition.
@@ -107,8 +115,8 @@ pub enum Protocol {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum Error {
-    #[error("settings of the Kafka client")]
-    Settings(#[source] KafkaError),
+    #[error("settings of the Kafka client: {0}")]
+    Settings(String),
     #[error("topic {0} does not exist: make it with `millwright topics apply`")]
     NoTopic(String),
     #[error("topic {topic} has {found} partitions, too few or too many for the {wanted} of {like}")]
@@ -117,6 +125,8 @@ pub enum Error {
     NotDelivered(#[source] KafkaError),
     #[error("the brokers do not answer")]
     NoAnswer(#[source] KafkaError),
+    #[error("the brokers do not let this client in: {0}")]
+    NotLetIn(String),
     #[error("read from the brokers")]
     Read(#[source] KafkaError),
     #[error("the brokers gave partition {0} no record within the time")]

@@ -10,7 +10,7 @@ mod avro;
 use crate::Topic;
 use avro::Avro;
 use dependency::Dependency;
-use reqwest::{Method, StatusCode};
+use reqwest::{Certificate, Method, StatusCode};
 use serde_json::{Value, json};
 use std::{
     borrow::Cow,
@@ -38,6 +38,8 @@ pub struct Options {
     pub url: String,
     /// User and password.
     pub credentials: Option<(String, String)>,
+    /// Authorities (PEM) that it is checked against, in place of the system's.
+    pub ca: Option<Vec<u8>>,
     /// An id that the registry does not have refuses its record; else the record is waited with.
     pub refuse_unknown: bool,
     /// The values of our topics.
@@ -87,6 +89,8 @@ impl Format {
 pub enum Error {
     #[error("make an HTTP client")]
     Client(#[source] reqwest::Error),
+    #[error("registry.ca holds no certificate (PEM)")]
+    NoAuthorities,
     #[error("it does not answer")]
     NoAnswer(#[source] reqwest::Error),
     #[error("it answers {status}: {message}")]
@@ -112,7 +116,15 @@ impl Registry {
     fn new(options: &Options) -> Result<Registry, Error> {
         // Fails only where a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().timeout(ANSWER_MAX).build().map_err(Error::Client)?;
+        let mut builder = reqwest::Client::builder().timeout(ANSWER_MAX);
+        if let Some(pem) = &options.ca {
+            let authorities = Certificate::from_pem_bundle(pem).map_err(Error::Client)?;
+            if authorities.is_empty() {
+                return Err(Error::NoAuthorities);
+            }
+            builder = builder.tls_certs_only(authorities);
+        }
+        let client = builder.build().map_err(Error::Client)?;
         let url = options.url.trim_end_matches('/').to_owned();
         Ok(Registry { client, url, credentials: options.credentials.clone() })
     }

@@ -146,6 +146,43 @@ pub(super) fn judge(facts: &Facts) -> Vec<Line> {
     lines.0
 }
 
+/// What to do where the brokers, or TLS on the way to them, refuse this client, by the words that librdkafka has for it.
+fn let_in(wrong: &str) -> Option<&'static str> {
+    if wrong.contains("certificate verify failed") {
+        Some(
+            "set ssl.ca.location in bus.settings to the authority (PEM) that signed the brokers' certificates, and name the \
+             brokers in bus.brokers and advertised.listeners as their certificates do",
+        )
+    } else if wrong.contains("Authentication failed") {
+        Some("set sasl.mechanism, sasl.username and sasl.password in bus.settings to what the brokers know")
+    } else if wrong.contains("do not let this client in") {
+        Some("do as it says in bus.settings (docs/security.md)")
+    } else {
+        None
+    }
+}
+
+/// What to do where a server's certificate is not good, by the words that rustls has for it; `authorities` is the setting that
+/// names them.
+fn trust(wrong: &str, authorities: &str) -> Option<String> {
+    if wrong.contains("UnknownIssuer") {
+        Some(format!("set {authorities} to the authority (PEM) that signed its certificate (docs/security.md)"))
+    } else if wrong.contains("certificate not valid for name") {
+        Some(
+            "write its address with a name that is in its certificate, or give it a certificate with this one"
+                .to_owned(),
+        )
+    } else if wrong.contains("certificate expired") {
+        Some("give it a new certificate".to_owned())
+    } else if wrong.contains("does not support TLS") || wrong.contains("has no TLS") {
+        Some("let it have TLS (ssl = on), or write sslmode=disable where the way to it is safe".to_owned())
+    } else if wrong.contains("InvalidContentType") {
+        Some("name the port where it speaks TLS, or write redis:// where the way to it is safe".to_owned())
+    } else {
+        None
+    }
+}
+
 #[derive(Default)]
 struct Lines(Vec<Line>);
 
@@ -172,10 +209,13 @@ impl Lines {
         let cluster = match cluster {
             Ok(cluster) => cluster,
             Err(wrong) => {
+                if let Some(next) = let_in(wrong) {
+                    return self.fail("kafka", wrong.as_str(), next);
+                }
                 let says =
                     format!("something accepts connections at bus.brokers and does not answer as a broker: {wrong}");
                 let next = "name a client port of the brokers, not one of the controllers; where they want TLS or a password, \
-                            set security.protocol and sasl.* in bus.settings";
+                            set security.protocol and sasl.* in bus.settings (docs/security.md)";
                 return self.fail("kafka", says, next);
             }
         };
@@ -307,6 +347,9 @@ impl Lines {
         let server = match server {
             Ok(server) => server,
             Err(wrong) => {
+                if let Some(next) = trust(wrong, &format!("sslrootcert in {check}")) {
+                    return self.fail(check, format!("{place} is not trusted: {wrong}"), next);
+                }
                 let next = format!("start it, or set {check} to where it is; does its pg_hba.conf let this user in?");
                 return self.fail(check, format!("{place} does not answer: {wrong}"), next);
             }
@@ -440,6 +483,10 @@ impl Lines {
             let node = match node {
                 Ok(node) => node,
                 Err(wrong) => {
+                    if let Some(next) = trust(wrong, "redis.ca") {
+                        self.fail(check, format!("is not trusted: {wrong}"), next);
+                        continue;
+                    }
                     let next = "start it, or set redis.url to where it is; nothing but the newest values waits for it";
                     self.fail(check, format!("does not answer: {wrong}"), next);
                     continue;

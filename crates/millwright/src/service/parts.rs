@@ -22,7 +22,7 @@ use services::{
 use std::{collections::BTreeMap, net::TcpListener, sync::Arc, time::Duration};
 use store::{
     History, LiveValues, Store, history,
-    live::redis::{self, Redis},
+    live::redis::{self, Redis, TlsFiles},
     postgres::{self, Pools, Sizes, Which},
     relay::Books,
 };
@@ -81,6 +81,7 @@ impl Plant {
             registry: registry(config)?,
             ..kafka::Options::default()
         };
+        kafka.check().map_err(|error| Failure::configuration("MW-0060", format!("bus.settings: {error}")))?;
         let database = |key: &str, text: &str, which: Which| -> Result<String> {
             if text.is_empty() {
                 return Err(missing(key).into());
@@ -93,9 +94,12 @@ impl Plant {
         };
         let redis = match config.redis.url.as_str() {
             "" => None,
-            url => Some(Redis::new(&config::secret(url)?).map_err(|error| {
-                Failure::configuration("MW-0060", format!("redis.url: {:#}", anyhow::Error::from(error)))
-            })?),
+            url => {
+                let config::Redis { ca, cert, key, .. } = &config.redis;
+                Some(Redis::new(&config::secret(url)?, TlsFiles { ca, cert, key }).map_err(|error| {
+                    Failure::configuration("MW-0060", format!("redis: {:#}", anyhow::Error::from(error)))
+                })?)
+            }
         };
         Ok(Plant {
             kafka,
@@ -111,7 +115,7 @@ impl Plant {
 /// # Errors
 /// A key is wrong, or a class.
 pub fn registry(config: &Config) -> Result<Option<registry::Options>> {
-    let config::Registry { url, credentials, readings, alerts, unknown_id } = &config.registry;
+    let config::Registry { url, credentials, ca, readings, alerts, unknown_id } = &config.registry;
     if url.is_empty() {
         return Ok(None);
     }
@@ -130,8 +134,16 @@ pub fn registry(config: &Config) -> Result<Option<registry::Options>> {
         };
         Subject { topic, format, schema: schema.to_string(), named: written != Written::Plain }
     };
+    let ca = match ca.as_str() {
+        "" => None,
+        path => Some(
+            std::fs::read(path)
+                .map_err(|error| Failure::configuration("MW-0066", format!("registry.ca: read {path}: {error}")))?,
+        ),
+    };
     Ok(Some(registry::Options {
         url: url.clone(),
+        ca,
         credentials,
         refuse_unknown: *unknown_id == UnknownId::Refuse,
         subjects: vec![

@@ -2,6 +2,7 @@
 
 use super::{Setup, port_of};
 use crate::{
+    certificates::{Certificates, USER},
     net::free_port,
     process::{Recipe, User, run},
 };
@@ -32,6 +33,13 @@ max_slot_wal_keep_size = 1GB
 track_commit_timestamp = on
 ";
 
+const SECURE: &str = "
+ssl = on
+ssl_cert_file = 'server.pem'
+ssl_key_file = 'server.key'
+ssl_ca_file = 'ca.pem'
+";
+
 /// Starts a cluster: `postgres_main`, or `postgres_ai` with logical decoding.
 pub fn start(setup: Setup, group: &str) -> Result<()> {
     let programs = programs()?;
@@ -53,6 +61,10 @@ pub fn start(setup: Setup, group: &str) -> Result<()> {
         let mut settings = fs::read_to_string(data.join("postgresql.conf"))?;
         settings += SETTINGS;
         settings += if group == "postgres_ai" { LOGICAL } else { "" };
+        if let Some(certificates) = setup.tls {
+            secure(certificates, &data, user)?;
+            settings += SECURE;
+        }
         settings += &format!("port = {port}\nfsync = {}\n", if setup.durable { "on" } else { "off" });
         fs::write(data.join("postgresql.conf"), settings)?;
         let recipe =
@@ -61,7 +73,29 @@ pub fn start(setup: Setup, group: &str) -> Result<()> {
         setup.address(group, format!("postgresql://postgres@127.0.0.1:{port}/postgres"))?;
     }
     let url = setup.draft.address(group).context("the cluster has no address")?;
-    setup.wait(group, || run(Command::new(programs.join("pg_isready")).args(["-q", "-d", &url])).is_ok())
+    setup.wait(group, || run(Command::new(programs.join("pg_isready")).args(["-q", "-d", &url])).is_ok())?;
+    if setup.tls.is_some() {
+        let known = format!("select from pg_roles where rolname = '{USER}'");
+        let make =
+            format!("do $$ begin if not exists ({known}) then create role {USER} superuser login; end if; end $$");
+        query(&url, &make)?;
+    }
+    Ok(())
+}
+
+/// The server's certificate beside its data, where its own user reads it; who comes as our user comes over TLS, with a certificate.
+fn secure(certificates: &Certificates, data: &Path, user: Option<User>) -> Result<()> {
+    for name in ["server.pem", "server.key", "ca.pem"] {
+        let file = data.join(name);
+        fs::copy(certificates.at(name), &file)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        user.map_or(Ok(()), |user| chown(&file, Some(user.uid), Some(user.gid)))?;
+    }
+    let rules = data.join("pg_hba.conf");
+    let rest = fs::read_to_string(&rules)?;
+    let own =
+        format!("hostssl all {USER} all cert\nhostnossl all {USER} all reject\nhostssl replication {USER} all cert\n");
+    fs::write(&rules, own + &rest).context("write the rules of the cluster")
 }
 
 /// Runs a statement in a database; its rows, one a line.

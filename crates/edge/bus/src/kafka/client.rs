@@ -69,7 +69,20 @@ fn settings(options: &Options, of_kind: &[(&str, &str)], own: &BTreeMap<String, 
     for (name, value) in options.settings.iter().chain(own) {
         config.set(name, value);
     }
+    // OpenSSL is linked in and knows of no folder of this machine: librdkafka then looks where systems keep their authorities.
+    let secure = config.get("security.protocol").is_some_and(|protocol| protocol.to_ascii_lowercase().ends_with("ssl"));
+    if secure && config.get("ssl.ca.location").is_none() && config.get("ssl.ca.pem").is_none() {
+        config.set("ssl.ca.location", "probe");
+    }
     config
+}
+
+/// Without the value that was refused: it may be a password.
+fn wrong_settings(error: KafkaError) -> Error {
+    Error::Settings(match error {
+        KafkaError::ClientConfig(_, why, ..) => why,
+        other => other.to_string(),
+    })
 }
 
 fn fix(config: &mut ClientConfig, fixed: &[(&str, &str)]) {
@@ -84,12 +97,12 @@ pub(super) fn producer(options: &Options) -> Result<FutureProducer<Context>, Err
     if options.gapless {
         fix(&mut config, &PRODUCER_GAPLESS);
     }
-    config.create_with_context(Context("producer")).map_err(Error::Settings)
+    config.create_with_context(Context("producer")).map_err(wrong_settings)
 }
 
 /// Who asks and changes things.
 pub(super) fn asker<C: FromClientConfigAndContext<Context>>(options: &Options) -> Result<C, Error> {
-    settings(options, &[], &BTreeMap::new()).create_with_context(Context("admin")).map_err(Error::Settings)
+    settings(options, &[], &BTreeMap::new()).create_with_context(Context("admin")).map_err(wrong_settings)
 }
 
 /// Who reads without a group.
@@ -108,7 +121,7 @@ pub(super) fn watched<C: ConsumerContext>(
     config.set("statistics.interval.ms", tells_every.as_millis().to_string());
     // Asked for by librdkafka; no such group is ever joined.
     config.set("group.id", "millwright-reader");
-    config.create_with_context(context).map_err(Error::Settings)
+    config.create_with_context(context).map_err(wrong_settings)
 }
 
 /// Who reads in a group.
@@ -136,7 +149,7 @@ where
         config.remove("session.timeout.ms");
         config.remove("heartbeat.interval.ms");
     }
-    config.create_with_context(context).map_err(Error::Settings)
+    config.create_with_context(context).map_err(wrong_settings)
 }
 
 /// What a client tells of itself, by what it is for.

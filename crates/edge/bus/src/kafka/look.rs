@@ -10,12 +10,14 @@ use rdkafka::{
     admin::{AdminClient, ResourceSpecifier},
     config::RDKafkaLogLevel,
     consumer::{Consumer, ConsumerContext},
+    error::KafkaError,
     metadata::{MetadataBroker, MetadataPartition, MetadataTopic},
+    types::RDKafkaErrorCode,
 };
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What the brokers that answer at the bootstrap address tell of the cluster.
@@ -59,12 +61,15 @@ pub async fn look(options: &Options, patience: Duration) -> Result<Cluster, Erro
             Ok(metadata) => metadata,
             Err(error) => {
                 // What the client told of itself meanwhile waits to be heard.
-                let _ = eyes.poll(2 * STATISTICS_EVERY);
+                let until = Instant::now() + 2 * STATISTICS_EVERY;
+                while let Some(left) = until.checked_duration_since(Instant::now()) {
+                    let _ = eyes.poll(left);
+                }
                 let brokers = eyes.context().brokers();
-                return if brokers.is_empty() {
-                    Err(Error::NoAnswer(error))
-                } else {
-                    Ok(Cluster { brokers, topics: None })
+                return match eyes.context().not_let_in() {
+                    Some(why) => Err(Error::NotLetIn(why)),
+                    None if brokers.is_empty() => Err(Error::NoAnswer(error)),
+                    None => Ok(Cluster { brokers, topics: None }),
                 };
             }
         };
@@ -94,18 +99,27 @@ pub async fn look(options: &Options, patience: Duration) -> Result<Cluster, Erro
 /// How often a client tells which brokers it knows.
 const STATISTICS_EVERY: Duration = Duration::from_millis(250);
 
-/// Brokers by what they call themselves, as a client learned it.
+/// What a client learned.
 #[derive(Default)]
-struct Eyes(Mutex<BTreeMap<i32, String>>);
+struct Eyes {
+    /// Brokers by what they call themselves.
+    brokers: Mutex<BTreeMap<i32, String>>,
+    /// Why TLS or the brokers refused it, the last time.
+    not_let_in: Mutex<Option<String>>,
+}
 
 impl Eyes {
     fn brokers(&self) -> Vec<Broker> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.brokers.lock().unwrap_or_else(PoisonError::into_inner);
         let broker = |(id, place): (&i32, &String)| {
             let (host, port) = place.rsplit_once(':')?;
             Some(Broker { id: *id, host: host.to_owned(), port: port.parse().ok()? })
         };
         known.iter().filter_map(broker).collect()
+    }
+
+    fn not_let_in(&self) -> Option<String> {
+        self.not_let_in.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -114,10 +128,16 @@ impl ClientContext for Eyes {
         client::Context("look").log(level, facility, message);
     }
 
+    fn error(&self, error: KafkaError, reason: &str) {
+        if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::SSL | RDKafkaErrorCode::Authentication)) {
+            *self.not_let_in.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
+    }
+
     fn stats(&self, statistics: Statistics) {
         // Addresses of `bootstrap.servers` have no number, and coordinators are known once more under other names.
         let named = statistics.brokers.into_values().filter(|broker| broker.nodeid >= 0 && broker.source != "logical");
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.brokers.lock().unwrap_or_else(PoisonError::into_inner);
         known.extend(named.map(|broker| (broker.nodeid, broker.nodename)));
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     kafka::{
         self, Options, Protocol,
         admin::{self, Change, Retention, Wanted},
+        look,
     },
 };
 use rdkafka::{
@@ -390,4 +391,56 @@ async fn the_end_of_a_partition_that_its_new_leader_does_not_tell_yet_is_asked_f
     let refused = bus.bounds(Topic::Readings, 0).await;
     assert!(matches!(refused, Err(Error::Kafka(kafka::Error::NoAnswer(_)))), "{refused:?}");
     bus.close().await;
+}
+
+/// What leads to the secure listeners, with what is said for `user` and `authority`.
+fn secure(mechanism: &str, password: &str, authority: &str) -> Option<Options> {
+    let mut options = options()?;
+    let (brokers, folder) =
+        (std::env::var("MILLWRIGHT_TEST_KAFKA_TLS").unwrap(), std::env::var("MILLWRIGHT_TEST_TLS").unwrap());
+    for (name, value) in [
+        ("bootstrap.servers", brokers),
+        ("security.protocol", "SASL_SSL".to_owned()),
+        ("sasl.mechanism", mechanism.to_owned()),
+        ("sasl.username", "millwright".to_owned()),
+        ("sasl.password", password.to_owned()),
+    ] {
+        options.settings.insert(name.to_owned(), value);
+    }
+    if !authority.is_empty() {
+        options.settings.insert("ssl.ca.location".to_owned(), format!("{folder}/{authority}"));
+    }
+    Some(options)
+}
+
+#[tokio::test]
+async fn brokers_are_reached_over_tls_by_who_is_known_to_them() {
+    for mechanism in ["SCRAM-SHA-512", "PLAIN"] {
+        let Some(options) = secure(mechanism, "for-tests-only", "ca.pem") else { return };
+        let wanted = admin::wanted(&options, Retention::default(), &[]);
+        let cluster = Cluster { options, wanted };
+        admin::apply(&cluster.options, &admin::difference(&cluster.options, &cluster.wanted).await.unwrap())
+            .await
+            .unwrap();
+        let bus = cluster.open(Limits::WIDE).await;
+        let mut reader = started(&bus, &[0; 6]).await.unwrap();
+        bus.send(vec![batch(2, 1, 10)]).await.unwrap();
+        assert_eq!(offsets(&take(&mut reader, 1).await), [(2, 0)], "{mechanism}");
+        bus.close().await;
+        cluster.end().await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_known_to_the_brokers_learns_it() {
+    for (password, authority, wanted) in [
+        ("wrong", "ca.pem", "Authentication failed"),
+        ("for-tests-only", "stranger.pem", "certificate verify failed"),
+        ("for-tests-only", "", "certificate verify failed"),
+    ] {
+        let Some(options) = secure("SCRAM-SHA-512", password, authority) else { return };
+        let told =
+            look::look(&options, Duration::from_secs(4)).await.map(|_| ()).map_err(|error| dependency::chain(&error));
+        assert!(told.as_ref().is_err_and(|told| told.contains(wanted)), "{wanted}: {told:?}");
+    }
 }

@@ -45,7 +45,7 @@ fn subject(format: Format, schema: &Value) -> Subject {
 }
 
 fn options(url: &str, subjects: Vec<Subject>) -> Options {
-    Options { url: url.to_owned(), credentials: None, refuse_unknown: false, subjects }
+    Options { url: url.to_owned(), credentials: None, ca: None, refuse_unknown: false, subjects }
 }
 
 fn reading() -> Outgoing {
@@ -341,4 +341,25 @@ async fn what_is_no_registry_is_told() {
     let options = options(&format!("http://{place}"), vec![subject(Format::Json, &json!({}))]);
     let told = admin::check(&options, |topic| topic.name().to_owned()).await.unwrap_err();
     assert_eq!(told.to_string(), "it answers 404 Not Found: that is no registry's answer");
+}
+
+#[tokio::test]
+async fn a_registry_is_trusted_by_who_signed_its_certificate() {
+    if url().is_none() {
+        return;
+    }
+    let folder = std::env::var("MILLWRIGHT_TEST_TLS").unwrap();
+    // Another server with TLS stands in for it: what it says after the handshake is no registry's answer.
+    let place = std::env::var("MILLWRIGHT_TEST_REDIS_TLS").unwrap().replace("rediss://", "https://");
+    for (authority, trusted) in [(Some("ca.pem"), true), (Some("stranger.pem"), false), (None, false)] {
+        let mut options = options(&place, vec![subject(Format::Json, &json!({}))]);
+        options.ca = authority.map(|name| std::fs::read(Path::new(&folder).join(name)).unwrap());
+        let told = admin::difference(&options, |topic| topic.name().to_owned()).await;
+        let told = dependency::chain(&told.map(|_| ()).unwrap_err());
+        assert_eq!(told.contains("UnknownIssuer"), !trusted, "{authority:?}: {told}");
+    }
+    let mut empty = options(&place, vec![subject(Format::Json, &json!({}))]);
+    empty.ca = Some(b"no certificate".to_vec());
+    let told = admin::difference(&empty, |topic| topic.name().to_owned()).await;
+    assert!(matches!(told, Err(registry::Error::NoAuthorities)), "{told:?}");
 }

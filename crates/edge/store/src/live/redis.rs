@@ -23,11 +23,13 @@ use dependency::Dependency;
 use engine::Live;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, RedisFuture, Script, ScriptInvocation, Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, Pipeline, RedisError, RedisFuture, Script, ScriptInvocation,
+    TlsCertificates, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::value::RawValue;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
@@ -64,26 +66,82 @@ pub enum Error {
     Silent,
     #[error("redis: the subscription ended")]
     Unsubscribed,
+    #[error("read {0}")]
+    File(String, #[source] std::io::Error),
+    #[error("{0} holds no certificate (PEM)")]
+    Empty(String),
+    #[error("a certificate and its key go together")]
+    Half,
+    #[error("certificates have no effect with redis://: write rediss://")]
+    Plain,
+}
+
+/// PEM files for `rediss://`. An empty path is none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TlsFiles<'a> {
+    /// Authorities that servers are checked against, in place of the system's.
+    pub ca: &'a str,
+    /// This client's certificate, where a server asks for one.
+    pub cert: &'a str,
+    /// Its key.
+    pub key: &'a str,
+}
+
+impl TlsFiles<'_> {
+    /// What they hold; `None` where there are none.
+    fn read(self) -> Result<Option<TlsCertificates>, Error> {
+        let read = |path: &str| std::fs::read(path).map_err(|error| Error::File(path.to_owned(), error));
+        let client_tls = match (self.cert, self.key) {
+            ("", "") => None,
+            ("", _) | (_, "") => return Err(Error::Half),
+            (cert, key) => Some(ClientTlsConfig { client_cert: read(cert)?, client_key: read(key)? }),
+        };
+        let root_cert = match self.ca {
+            "" => None,
+            path => {
+                let pem = read(path)?;
+                // An empty store would be found out with the first connection only.
+                if CertificateDer::pem_slice_iter(&pem).next().is_none() {
+                    return Err(Error::Empty(path.to_owned()));
+                }
+                Some(pem)
+            }
+        };
+        Ok((client_tls.is_some() || root_cert.is_some()).then_some(TlsCertificates { client_tls, root_cert }))
+    }
 }
 
 /// How Redis is reached: one address, or several of a cluster.
 #[derive(Debug, Clone)]
 pub struct Redis {
     urls: Vec<String>,
+    certificates: Option<TlsCertificates>,
     told: Dependency,
 }
 
 impl Redis {
-    /// From addresses separated by commas; more than one is a cluster.
+    /// From addresses separated by commas, `redis://` or `rediss://` (TLS); more than one is a cluster.
     ///
     /// # Errors
-    /// One of them is no `redis://` address.
-    pub fn new(urls: &str) -> Result<Redis, Error> {
+    /// One of them is no such address, or a file of `files` holds nothing that can be used.
+    pub fn new(urls: &str, files: TlsFiles) -> Result<Redis, Error> {
         let urls: Vec<String> = urls.split(',').map(|url| url.trim().to_owned()).collect();
-        for url in &urls {
-            Client::open(url.as_str())?;
+        let certificates = files.read()?;
+        if certificates.is_some() && urls.iter().any(|url| !url.starts_with("rediss://")) {
+            return Err(Error::Plain);
         }
-        Ok(Redis { urls, told: Dependency::default() })
+        let redis = Redis { urls, certificates, told: Dependency::default() };
+        for url in &redis.urls {
+            redis.client(url)?;
+        }
+        Ok(redis)
+    }
+
+    fn client(&self, url: &str) -> Result<Client, Error> {
+        Ok(match &self.certificates {
+            Some(certificates) => Client::build_with_tls(url, certificates.clone())?,
+            None => Client::open(url)?,
+        })
     }
 
     /// The same, which tells whether it answers.
@@ -99,14 +157,17 @@ impl Redis {
                     let config = AsyncConnectionConfig::new()
                         .set_connection_timeout(Some(ANSWER_MAX))
                         .set_response_timeout(Some(ANSWER_MAX));
-                    let client = Client::open(url.as_str())?;
+                    let client = self.client(url)?;
                     Ok(Connection::Single(client.get_multiplexed_async_connection_with_config(&config).await?))
                 }
                 urls => {
-                    let client = ClusterClient::builder(urls.iter().map(String::as_str))
+                    let mut builder = ClusterClient::builder(urls.iter().map(String::as_str))
                         .connection_timeout(ANSWER_MAX)
-                        .response_timeout(ANSWER_MAX)
-                        .build()?;
+                        .response_timeout(ANSWER_MAX);
+                    if let Some(certificates) = &self.certificates {
+                        builder = builder.certs(certificates.clone());
+                    }
+                    let client = builder.build()?;
                     Ok(Connection::Cluster(client.get_async_connection().await?))
                 }
             }
@@ -118,7 +179,7 @@ impl Redis {
     async fn subscribe(&self) -> Result<redis::aio::PubSub, Error> {
         let mut last = Error::Unsubscribed;
         for url in &self.urls {
-            match timeout(ANSWER_MAX, Client::open(url.as_str())?.get_async_pubsub()).await {
+            match timeout(ANSWER_MAX, self.client(url)?.get_async_pubsub()).await {
                 Ok(Ok(subscription)) => return Ok(subscription),
                 Ok(Err(error)) => last = error.into(),
                 Err(_) => last = Error::Silent,

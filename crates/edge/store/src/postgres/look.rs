@@ -40,7 +40,7 @@ pub struct SlotState {
 
 /// Where an address leads, as it may be shown: host, port and database, no name and no secret.
 pub fn place(url: &str, which: Which) -> Option<String> {
-    let config = pool::config(url, which).ok()?;
+    let (config, _) = pool::config(url, which).ok()?;
     let host = match config.get_hosts().first()? {
         Host::Tcp(host) => host.clone(),
         Host::Unix(path) => path.display().to_string(),

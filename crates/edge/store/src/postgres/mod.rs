@@ -8,10 +8,12 @@ mod pool;
 pub(crate) mod scratch;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use look::{Server, SlotState, look, place};
 pub use migrate::{Migration, migrate, status};
 pub use pool::{Pool, Pools, Sizes, Waiting, watch};
+pub use tls::Error as TlsError;
 
 /// The two databases of a plant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,8 @@ impl Which {
 pub enum Error {
     #[error("address of the {} database", which.as_str())]
     Address { which: Which, source: tokio_postgres::Error },
+    #[error("address of the {} database", which.as_str())]
+    Tls { which: Which, source: tls::Error },
     #[error("postgresql")]
     Client(#[from] tokio_postgres::Error),
     #[error("postgresql: get a connection")]

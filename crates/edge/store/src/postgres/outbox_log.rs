@@ -3,9 +3,10 @@
 //! One slot keeps the log until [`OutboxLog::confirm`]. Who reads must not trust the slot alone: after a crash of either
 //! side it may stand further back than what was published (GUARANTEES.md 1, Relay).
 
+mod bridge;
 mod pgoutput;
 
-use super::{Which, pool};
+use super::{Which, pool, tls::Tls};
 use futures_util::FutureExt;
 use pgoutput::Decoder;
 use pgwire_replication::{Lsn, PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent};
@@ -34,6 +35,8 @@ pub enum Error {
     Address(#[from] super::Error),
     #[error("the address of the ai database names no host")]
     NoHost,
+    #[error("connect to the ai database")]
+    Connect(#[from] std::io::Error),
     #[error("logical replication")]
     Replication(#[from] PgWireError),
     #[error("logical replication: {0}")]
@@ -130,7 +133,8 @@ impl Session {
         let config = replication(url, slot);
         let slot = slot.to_owned();
         async move {
-            let mut client = ReplicationClient::connect_gated(config?).await?;
+            let (config, tls) = config?;
+            let mut client = ReplicationClient::connect_gated(bridge::over_tls(config, &tls).await?).await?;
             match client.simple_query(&format!("select pg_advisory_lock({LOCKS}, hashtext('{slot}'))")).await {
                 Ok(_) => Ok(Session { client, slot }),
                 Err(PgWireError::Server(told)) if told.contains(LOCK_NOT_AVAILABLE) => Err(Error::Taken(slot)),
@@ -198,8 +202,8 @@ impl Session {
     }
 }
 
-fn replication(url: &str, slot: &str) -> Result<ReplicationConfig, Error> {
-    let config = pool::config(url, Which::Ai)?;
+fn replication(url: &str, slot: &str) -> Result<(ReplicationConfig, Tls), Error> {
+    let (config, tls) = pool::config(url, Which::Ai)?;
     let host = config.get_hosts().first().ok_or(Error::NoHost)?;
     let host = match host {
         Host::Tcp(host) => host.clone(),
@@ -208,13 +212,14 @@ fn replication(url: &str, slot: &str) -> Result<ReplicationConfig, Error> {
     let user = config.get_user().unwrap_or("postgres").to_owned();
     let password = String::from_utf8_lossy(config.get_password().unwrap_or_default()).into_owned();
     let database = config.get_dbname().unwrap_or(&user).to_owned();
-    Ok(ReplicationConfig::new(host, user, password, database, slot, PUBLICATION)
+    let replication = ReplicationConfig::new(host, user, password, database, slot, PUBLICATION)
         .with_port(config.get_ports().first().copied().unwrap_or(5432))
         .with_status_interval(STATUS_EVERY)
         .with_wakeup_interval(STATUS_EVERY)
         .with_max_message_size(MESSAGE_MAX)
         .with_options(SERVER_OPTIONS)
-        .with_application_name("millwright relay"))
+        .with_application_name("millwright relay");
+    Ok((replication, tls))
 }
 
 /// A running stream.

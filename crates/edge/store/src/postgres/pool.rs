@@ -1,10 +1,13 @@
 //! Connections and their settings: one pool for writing, one for reading, so that readers never take a writer's place.
 
-use super::{Error, Which};
+use super::{
+    Error, Which,
+    tls::{self, Tls},
+};
 use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod, Runtime};
 use dependency::{Dependencies, Dependency};
 use std::time::Duration;
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::Config;
 
 /// Longest wait for a free connection.
 const ACQUIRE: Duration = Duration::from_secs(3);
@@ -78,13 +81,13 @@ impl Pools {
     /// # Errors
     /// The address is none.
     pub fn new(url: &str, which: Which, service: &str, sizes: Sizes) -> Result<Pools, Error> {
-        let config = config(url, which)?;
+        let (config, tls) = config(url, which)?;
         let pool = |what: &str, settings: &str, size: usize| {
             let mut config = config.clone();
             config.application_name(format!("millwright {service} {what}"));
             set(&mut config, settings);
             let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-            let connections = deadpool_postgres::Pool::builder(Manager::from_config(config, NoTls, manager))
+            let connections = deadpool_postgres::Pool::builder(Manager::from_config(config, tls.connect(), manager))
                 .max_size(size)
                 .runtime(Runtime::Tokio1)
                 .wait_timeout(Some(ACQUIRE))
@@ -158,10 +161,10 @@ pub async fn watch(
             Some(client) => client,
             None => {
                 count(None);
-                let mut config = config(url, which)?;
+                let (mut config, tls) = config(url, which)?;
                 config.application_name(format!("millwright {service} watch"));
                 set(&mut config, READING);
-                let (client, connection) = match config.connect(NoTls).await {
+                let (client, connection) = match config.connect(tls.connect()).await {
                     Err(error) if !is_away(&error) => return Ok(()),
                     connected => connected?,
                 };
@@ -187,17 +190,17 @@ fn is_away(error: &tokio_postgres::Error) -> bool {
 
 /// A connection of its own, for migrations.
 pub(super) async fn connect(url: &str, which: Which) -> Result<tokio_postgres::Client, Error> {
-    let mut config = config(url, which)?;
+    let (mut config, tls) = config(url, which)?;
     config.application_name(format!("millwright migrate {}", which.as_str()));
     set(&mut config, MIGRATING);
-    let (client, connection) = config.connect(NoTls).await?;
+    let (client, connection) = config.connect(tls.connect()).await?;
     // It ends with the client, which then says why.
     tokio::spawn(connection);
     Ok(client)
 }
 
-pub(super) fn config(url: &str, which: Which) -> Result<Config, Error> {
-    let mut config: Config = url.parse().map_err(|source| Error::Address { which, source })?;
+pub(super) fn config(url: &str, which: Which) -> Result<(Config, Tls), Error> {
+    let (mut config, tls) = tls::address(url, which)?;
     config
         .connect_timeout(CONNECT)
         .keepalives(true)
@@ -206,7 +209,7 @@ pub(super) fn config(url: &str, which: Which) -> Result<Config, Error> {
         .keepalives_retries(2)
         .tcp_user_timeout(UNACKNOWLEDGED);
     set(&mut config, ALWAYS);
-    Ok(config)
+    Ok((config, tls))
 }
 
 /// Adds settings of the session to those that the address gives.

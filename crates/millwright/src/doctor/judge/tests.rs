@@ -289,6 +289,35 @@ fn the_log_of_the_ai_database() {
 }
 
 #[test]
+fn those_who_do_not_trust_each_other() {
+    for (wrong, part) in [
+        ("the brokers do not let this client in: SSL handshake failed: certificate verify failed", "ssl.ca.location"),
+        ("the brokers do not let this client in: SASL error: Authentication failed", "sasl.password"),
+        ("the brokers do not let this client in: no mechanism", "docs/security.md"),
+    ] {
+        let facts = |facts: &mut Facts| {
+            facts.kafka.cluster = Some(Err(wrong.to_owned()));
+            (facts.kafka.changes, facts.kafka.protocols) = (None, None);
+        };
+        check(facts, &format!("FAIL  kafka: {wrong}; next: "), &[part]);
+    }
+    for (wrong, part) in [
+        ("invalid peer certificate: UnknownIssuer", "sslrootcert in postgres.ai"),
+        ("invalid peer certificate: certificate not valid for name \"db\"", "a name that is in its certificate"),
+        ("invalid peer certificate: certificate expired: verification time 1", "a new certificate"),
+        ("server does not support TLS", "ssl = on"),
+    ] {
+        let facts = |facts: &mut Facts| (facts.ai.server, facts.ai.migrations) = (Err(wrong.to_owned()), None);
+        let begin = format!("FAIL  postgres.ai: 127.0.0.1:5432/plant is not trusted: {wrong}; next: ");
+        check(facts, &begin, &[part]);
+    }
+    let redis = |wrong: &'static str| move |facts: &mut Facts| facts.redis[0].1 = Err(wrong.to_owned());
+    let begin = "FAIL  redis 127.0.0.1:6379: is not trusted";
+    check(redis("invalid peer certificate: UnknownIssuer"), begin, &["redis.ca"]);
+    check(redis("received corrupt message of type InvalidContentType"), begin, &["redis://"]);
+}
+
+#[test]
 fn redis_and_the_portal() {
     check(|facts| facts.redis.clear(), "warn  redis: redis.url is empty", &[]);
     check(

@@ -1,6 +1,6 @@
 //! A look at each node from outside. Changes nothing.
 
-use super::{ANSWER_MAX, AsyncConnectionConfig, Client, Error, Redis, timeout};
+use super::{ANSWER_MAX, AsyncConnectionConfig, Error, Redis, timeout};
 use std::collections::BTreeMap;
 
 /// What a node says of itself.
@@ -25,25 +25,26 @@ impl Redis {
     pub async fn look(&self) -> Vec<(String, Result<Node, Error>)> {
         let mut nodes = Vec::new();
         for url in &self.urls {
-            let node = timeout(ANSWER_MAX * 2, look(url)).await.unwrap_or(Err(Error::Silent));
-            let place = Client::open(url.as_str()).map(|client| client.get_connection_info().addr().to_string());
+            let node = timeout(ANSWER_MAX * 2, self.look_at(url)).await.unwrap_or(Err(Error::Silent));
+            let place = self.client(url).map(|client| client.get_connection_info().addr().to_string());
             nodes.push((place.unwrap_or_default(), node));
         }
         nodes
     }
-}
 
-async fn look(url: &str) -> Result<Node, Error> {
-    let config =
-        AsyncConnectionConfig::new().set_connection_timeout(Some(ANSWER_MAX)).set_response_timeout(Some(ANSWER_MAX));
-    let mut connection = Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await?;
-    let text: String = redis::cmd("INFO").query_async(&mut connection).await?;
-    let clustered = fields(&text).get("cluster_enabled") == Some(&"1");
-    let cluster: Option<String> = match clustered {
-        true => Some(redis::cmd("CLUSTER").arg("INFO").query_async(&mut connection).await?),
-        false => None,
-    };
-    Ok(node(&text, cluster.as_deref()))
+    async fn look_at(&self, url: &str) -> Result<Node, Error> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(ANSWER_MAX))
+            .set_response_timeout(Some(ANSWER_MAX));
+        let mut connection = self.client(url)?.get_multiplexed_async_connection_with_config(&config).await?;
+        let text: String = redis::cmd("INFO").query_async(&mut connection).await?;
+        let clustered = fields(&text).get("cluster_enabled") == Some(&"1");
+        let cluster: Option<String> = match clustered {
+            true => Some(redis::cmd("CLUSTER").arg("INFO").query_async(&mut connection).await?),
+            false => None,
+        };
+        Ok(node(&text, cluster.as_deref()))
+    }
 }
 
 fn node(info: &str, cluster: Option<&str>) -> Node {

@@ -12,7 +12,7 @@ fn engine(name: &str) -> Option<Redis> {
     let set = std::env::var(name);
     assert!(set.is_ok() || std::env::var_os("MILLWRIGHT_TEST_REQUIRED").is_none(), "{name} is not set");
     match set {
-        Ok(urls) => Some(Redis::new(&urls).unwrap()),
+        Ok(urls) => Some(Redis::new(&urls, TlsFiles::default()).unwrap()),
         Err(_) => {
             eprintln!("skipped: {name} is not set (./dev services start)");
             None
@@ -179,8 +179,53 @@ async fn without_redis_a_reader_says_that_its_values_are_stale() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     drop(taken);
-    let redis = Redis::new(&format!("redis://{address}")).unwrap();
+    let redis = Redis::new(&format!("redis://{address}"), TlsFiles::default()).unwrap();
     let (live, (_, catalogue)) = (LiveValues::default(), watch::channel(Arc::new(Catalogue::builtin())));
     let done = follow(live.clone(), redis, catalogue, CancellationToken::new()).await;
     assert!(done.is_err() && live.is_stale());
+}
+
+#[test]
+fn files_that_would_not_be_used_are_refused() {
+    let refused = |url: &str, files: TlsFiles| Redis::new(url, files).unwrap_err().to_string();
+    let ca = TlsFiles { ca: "/no/such.pem", ..TlsFiles::default() };
+    assert_eq!(refused("rediss://127.0.0.1:1", ca), "read /no/such.pem");
+    let half = TlsFiles { cert: "/no/such.pem", ..TlsFiles::default() };
+    assert_eq!(refused("rediss://127.0.0.1:1", half), "a certificate and its key go together");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let ca = TlsFiles { ca: file.path().to_str().unwrap(), ..TlsFiles::default() };
+    assert!(refused("rediss://127.0.0.1:1", ca).ends_with("holds no certificate (PEM)"));
+    std::fs::write(file.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    assert_eq!(refused("redis://127.0.0.1:1", ca), "certificates have no effect with redis://: write rediss://");
+}
+
+#[tokio::test]
+async fn servers_are_reached_over_tls_and_only_those_that_are_trusted() {
+    for (plain, secure) in [
+        ("MILLWRIGHT_TEST_REDIS", "MILLWRIGHT_TEST_REDIS_TLS"),
+        ("MILLWRIGHT_TEST_REDIS_CLUSTER", "MILLWRIGHT_TEST_REDIS_CLUSTER_TLS"),
+    ] {
+        let Some(_) = engine(plain) else { return };
+        let (urls, folder) = (std::env::var(secure).unwrap(), std::env::var("MILLWRIGHT_TEST_TLS").unwrap());
+        let [ca, stranger, cert, key] =
+            ["ca.pem", "stranger.pem", "client.pem", "client.key"].map(|name| format!("{folder}/{name}"));
+        let set = |files: TlsFiles| {
+            let redis = Redis::new(&urls, files).unwrap();
+            async move {
+                let mut connection = redis.connect().await?;
+                let key = format!("test:{}", uuid::Uuid::now_v7());
+                redis::cmd("SET").arg(&key).arg("1").arg("EX").arg("5").query_async::<()>(&mut connection).await?;
+                redis.subscribe().await?;
+                let nodes = redis.look().await;
+                assert!(nodes.iter().all(|(_, node)| node.is_ok()), "{nodes:?}");
+                Ok::<(), Error>(())
+            }
+        };
+        set(TlsFiles { ca: &ca, ..TlsFiles::default() }).await.unwrap();
+        set(TlsFiles { ca: &ca, cert: &cert, key: &key }).await.unwrap();
+        for files in [TlsFiles { ca: &stranger, ..TlsFiles::default() }, TlsFiles::default()] {
+            let refused = dependency::chain(&set(files).await.unwrap_err());
+            assert!(refused.contains("UnknownIssuer"), "{refused}");
+        }
+    }
 }
