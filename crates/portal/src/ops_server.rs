@@ -41,10 +41,11 @@ pub struct Ops {
 impl Ops {
     /// Why the service does not do its work, where it does not.
     fn wrong(&self) -> Option<String> {
-        let told = self.health.borrow().get(self.service).cloned().flatten();
+        // What failed before it came this far is over.
         if *self.ready.borrow() {
-            return told;
+            return None;
         }
+        let told = self.health.borrow().get(self.service).cloned().flatten();
         let lasting = |(since_us, wrong): &(i64, String)| format!("since {}: {wrong}", wire::format_time(*since_us));
         let lasting = self.trouble.borrow().as_ref().map(lasting);
         lasting.or(told).or_else(|| Some("not started yet, or waits for its partitions".to_owned()))
@@ -127,7 +128,10 @@ mod tests {
         ready.send_replace(true);
         assert_eq!(ask(), (200, true));
         health.send_replace(BTreeMap::from([("detect", Some("the database is away".to_owned())), ("redis", None)]));
+        assert_eq!(ask(), (200, true), "it has begun anew since");
+        ready.send_replace(false);
         assert_eq!(ask(), (503, false));
+        ready.send_replace(true);
         health.send_replace(BTreeMap::from([("detect", None), ("redis", Some("away".to_owned()))]));
         assert_eq!(ask(), (200, true), "a part that it can do without");
         let lost = std::io::Error::other("lost");
