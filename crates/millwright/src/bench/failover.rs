@@ -23,6 +23,8 @@ use wire::{READINGS_PARTITIONS, READINGS_TOPIC, format_time, partition_of};
 
 /// Readings per second of each partition.
 const RATE: u64 = 50;
+/// One of so many breaks a law, of a machine of its own: a detector writes its position with each alert, and without any only each second.
+const BROKEN_EVERY: u64 = 5;
 /// How long a death is watched.
 const WATCHED: Duration = Duration::from_secs(15);
 /// How long whatever was restarted may take.
@@ -39,7 +41,7 @@ pub fn run() -> Result<Found> {
     let plant = Plant::up(&["--detectors", "2", "--supervise"])?;
     runtime.block_on(restarts(&plant, &mut found))?;
     found.notes.push(format!(
-        "{RATE} readings/s on each of {READINGS_PARTITIONS} partitions; what was acknowledged is in sensor_log, each reading once"
+        "{RATE} readings/s on each of {READINGS_PARTITIONS} partitions, one of {BROKEN_EVERY} raises an alert; what was acknowledged is in sensor_log, each reading once"
     ));
     Ok(found)
 }
@@ -263,13 +265,11 @@ impl Load {
 fn send(runtime: &tokio::runtime::Handle, bus: &Bus, stopped: &AtomicBool) -> JoinSet<Result<Duration, bus::Error>> {
     let start = Instant::now();
     let mut sent = JoinSet::new();
-    // A machine for each partition.
-    let machine = |partition| {
-        let mut names = (0..).map(|n| format!("machine-{n:03}"));
+    let machine = |kind: &str, partition| {
+        let mut names = (0..).map(|n| format!("{kind}-{n:03}"));
         names.find(|name| partition_of(name, READINGS_PARTITIONS) == partition).unwrap_or_default()
     };
-    let machines: Vec<(u16, String)> =
-        (0..READINGS_PARTITIONS).map(|partition| (partition, machine(partition))).collect();
+    let machines: Vec<String> = (0..READINGS_PARTITIONS).map(|partition| machine("machine", partition)).collect();
     for n in 0.. {
         std::thread::sleep(
             (start + Duration::from_micros(1_000_000 / RATE * n)).saturating_duration_since(Instant::now()),
@@ -278,16 +278,20 @@ fn send(runtime: &tokio::runtime::Handle, bus: &Bus, stopped: &AtomicBool) -> Jo
             break;
         }
         let timestamp = format_time(now_us());
-        for (partition, machine) in &machines {
+        for (partition, machine_id) in (0..).zip(&machines) {
+            let (machine_id, torque) = match n % BROKEN_EVERY {
+                0 => (machine(&format!("alarm-{n}"), partition), 70),
+                _ => (machine_id.clone(), 40),
+            };
             let value = format!(
-                r#"{{"machine_id":"{machine}","timestamp":"{timestamp}","air_temp_k":300.0,"process_temp_k":310.0,"rpm":1500,"torque_nm":40.0,"tool_wear_min":5}}"#
+                r#"{{"machine_id":"{machine_id}","timestamp":"{timestamp}","air_temp_k":300.0,"process_temp_k":310.0,"rpm":1500,"torque_nm":{torque}.0,"tool_wear_min":5}}"#
             );
             let record = Outgoing {
-                partition: *partition,
+                partition,
                 arrived_us: 0,
                 source: "bench".into(),
                 rows: 1,
-                key: Some(machine.as_str().into()),
+                key: Some(machine_id.into()),
                 value: value.into_bytes(),
             };
             let bus = bus.clone();
