@@ -186,6 +186,17 @@ fn name(topic: &str) -> String {
     format!("{topic}-value")
 }
 
+/// Asks whether it answers.
+///
+/// # Errors
+/// It does not.
+pub async fn answers(options: &Options) -> Result<(), Error> {
+    match Registry::new(options)?.ask(Method::GET, "/schemas/types", None).await {
+        Ok(_) | Err(Error::Refused { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// What is known of the schemas that records name.
 #[derive(Default)]
 pub struct Schemas {
@@ -248,10 +259,7 @@ impl Schemas {
         let mut pause = PAUSE;
         loop {
             let found = registry.schema(id).await;
-            match &found {
-                Ok(_) | Err(Error::Refused { .. }) => self.told.answered(),
-                Err(error) => self.told.failed(error),
-            }
+            self.tell(&found);
             let wrong = match found {
                 Ok(Some(known)) => {
                     self.know(id, known);
@@ -272,6 +280,14 @@ impl Schemas {
         }
     }
 
+    /// A refusal is an answer.
+    fn tell<T>(&self, found: &Result<T, Error>) {
+        match found {
+            Ok(_) | Err(Error::Refused { .. }) => self.told.answered(),
+            Err(error) => self.told.failed(error),
+        }
+    }
+
     fn know(&self, id: u32, known: Known) {
         self.known.write().expect("never poisoned").insert(id, Arc::new(known));
     }
@@ -286,7 +302,9 @@ impl Schemas {
         let (Some(registry), Some(options)) = (&self.registry, options) else { return Ok(writers) };
         for wanted in options.subjects.iter().filter(|subject| subject.named) {
             let subject = name(&topic(wanted.topic));
-            let Some(id) = registry.find(&subject, wanted).await? else { return Err(Error::NotRegistered(subject)) };
+            let found = registry.find(&subject, wanted).await;
+            self.tell(&found);
+            let Some(id) = found? else { return Err(Error::NotRegistered(subject)) };
             let avro = match wanted.format {
                 Format::Json => None,
                 Format::Avro => Some(Avro::parse(&wanted.schema).map_err(Error::Schema)?),

@@ -4,12 +4,17 @@ use super::{
     Service::{self, Detect, Ingest, Portal, Relay, Simulate},
     parts::Plant,
 };
-use bus::Bus;
+use bus::{Bus, registry};
 use dependency::{Dependencies, Dependency};
 use std::{sync::Arc, time::Duration};
 use store::postgres::{self, Waiting, Which};
-use tokio::{sync::watch, time::interval};
+use tokio::{
+    sync::watch,
+    time::{interval, sleep},
+};
 
+/// How often a registry that is away is asked.
+const ASK_EVERY: Duration = Duration::from_millis(500);
 /// How often it is counted what waits.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
@@ -53,8 +58,8 @@ impl Outside {
         }
     }
 
-    /// Asks the databases, which nobody else asks all the time, and counts what waits, for as long as it is polled. The bus
-    /// and Redis are asked by who uses them.
+    /// Asks the databases, which nobody else asks all the time, and a registry that was away; counts what waits; for as long as
+    /// it is polled. The bus and Redis are asked by who uses them.
     pub(super) async fn watch(self, service: Service, plant: Arc<Plant>) {
         let (all, name) = (&self.all, service.name());
         let main = async {
@@ -69,7 +74,17 @@ impl Outside {
                 postgres::watch(&plant.ai, Which::Ai, name, waiting, all, &self.ai).await;
             }
         };
-        tokio::join!(main, ai, self.count(service));
+        let registry = async {
+            let Some(options) = &plant.kafka.registry else { return };
+            loop {
+                sleep(ASK_EVERY).await;
+                // Who had to wait for it may be gone, as its partition is.
+                if self.registry.away().is_some() && registry::answers(options).await.is_ok() {
+                    self.registry.answered();
+                }
+            }
+        };
+        tokio::join!(main, ai, registry, self.count(service));
     }
 
     /// Counts what waits on the bus, or for it.

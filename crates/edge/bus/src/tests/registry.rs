@@ -5,7 +5,7 @@ use super::{
     kafka::Cluster,
 };
 use crate::{
-    Bus, Error, Event, Message, Outgoing, Topic,
+    Bus, Error, Event, Message, Outgoing, Topic, kafka,
     registry::{self, Format, Options, Subject, admin},
 };
 use catalog::Catalogue;
@@ -161,7 +161,10 @@ async fn a_registry_that_is_away_is_waited_for_and_nothing_is_passed_over() {
             }
         }
     });
-    cluster.options.registry = Some(options(&format!("http://{place}/{path}"), Vec::new()));
+    let told = dependency::Dependencies::default().needed("registry");
+    let reached = options(&format!("http://{place}/{path}"), Vec::new());
+    cluster.options.schemas = told.clone();
+    cluster.options.registry = Some(reached.clone());
     let away = cluster.open(Limits::WIDE).await;
     let mut consumer = started(&away, &[0; 3]).await.unwrap();
     for _ in 0..2 {
@@ -169,10 +172,13 @@ async fn a_registry_that_is_away_is_waited_for_and_nothing_is_passed_over() {
         assert!(matches!(next, Err(Error::Registry(registry::Error::NoAnswer(_)))), "{next:?}");
         assert!(!consumer.caught_up());
     }
+    assert!(told.away().is_some() && registry::answers(&reached).await.is_err());
     is_back.store(true, Ordering::Relaxed);
+    registry::answers(&reached).await.unwrap();
     // The same consumer goes on.
     let records = take(&mut consumer, 3).await;
     assert_eq!(offsets(&records), [(1, 0), (1, 1), (1, 2)]);
+    assert_eq!(told.away(), None);
     let content = |at: usize| away.schemas().content(&records[at].value).map(Cow::into_owned);
     let value: Value = serde_json::from_slice(&content(0).unwrap()).unwrap();
     assert_eq!(value, serde_json::from_str::<Value>(READING).unwrap());
@@ -358,6 +364,18 @@ async fn a_registry_is_trusted_by_who_signed_its_certificate() {
         let told = dependency::chain(&told.map(|_| ()).unwrap_err());
         assert_eq!(told.contains("UnknownIssuer"), !trusted, "{authority:?}: {told}");
     }
+    let told = dependency::Dependencies::default().needed("registry");
+    let mut writing = options(&place, vec![subject(Format::Json, &json!({}))]);
+    writing.ca = Some(std::fs::read(Path::new(&folder).join("stranger.pem")).unwrap());
+    for _ in 0..dependency::AWAY_AFTER {
+        let refused = Bus::connect(kafka::Options {
+            registry: Some(writing.clone()),
+            schemas: told.clone(),
+            ..kafka::Options::default()
+        });
+        assert!(refused.await.is_err());
+    }
+    assert!(told.away().is_some_and(|away| away.error.contains("UnknownIssuer")), "who writes tells it too");
     let mut empty = options(&place, vec![subject(Format::Json, &json!({}))]);
     empty.ca = Some(b"no certificate".to_vec());
     let told = admin::difference(&empty, |topic| topic.name().to_owned()).await;
