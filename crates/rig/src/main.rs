@@ -188,8 +188,10 @@ fn run(cli: Cli) -> Result<()> {
             match command {
                 Services::Start(wanted) => {
                     let begun = Instant::now();
+                    // Asked now: a build may put another in its place while the engines start.
+                    let program = std::env::current_exe()?;
                     let state = services::start(&folder, &jars, wanted.brokers, wanted.engines())?;
-                    print!("{}", services::environment(&state, &std::env::current_exe()?, &folder));
+                    print!("{}", services::environment(&state, &program, &folder));
                     eprintln!("rig: all answer after {:.1} s", begun.elapsed().as_secs_f64());
                 }
                 Services::Stop => eprintln!("rig: stopped {} processes", services::stop(&folder)?),
