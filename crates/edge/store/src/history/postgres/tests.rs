@@ -311,7 +311,8 @@ async fn a_commit_that_nobody_answered_counts_once() {
     let server = format!("{host}:{}", config.get_ports()[0]);
     let cut = Arc::new(AtomicU8::new(0));
     let port = proxy(server.clone(), cut.clone()).await;
-    let through = url.replace(&server, &format!("127.0.0.1:{port}"));
+    // The proxy reads what passes.
+    let through = format!("{}?sslmode=disable", url.replace(&server, &format!("127.0.0.1:{port}")));
     let history =
         History::open_postgres(&through, "test", Arc::new(Catalogue::builtin()), options(), &Dependency::default())
             .await
