@@ -7,8 +7,8 @@
 //! | `sslrootcert` | authorities (PEM), or `system`, as without it |
 //! | `sslcert`, `sslkey` | the client's certificate and its key (PEM) |
 //!
-//! Two differences, both stricter: where only `sslrootcert` is given the mode is `verify-full`, and a parameter that the mode
-//! would ignore is refused.
+//! Three differences, all stricter: where only `sslrootcert` is given the mode is `verify-full`; a parameter that the mode would
+//! ignore is refused; and so is `verify-ca` by the system's authorities, from whom anybody has a certificate.
 
 use super::Error as PostgresError;
 use super::Which;
@@ -41,6 +41,10 @@ pub enum Error {
     Mode(String),
     #[error("{0} has no effect with sslmode={1}: write sslmode=verify-full")]
     Idle(&'static str, &'static str),
+    #[error(
+        "sslmode=verify-ca wants an authority of your own (sslrootcert); with the system's write sslmode=verify-full"
+    )]
+    Weak,
     #[error("sslcert and sslkey go together")]
     Half,
     #[error("{0} is not percent-encoded UTF-8")]
@@ -157,6 +161,9 @@ impl Tls {
             if open && given.is_some() {
                 return Err(Error::Idle(name, mode.name()));
             }
+        }
+        if mode == Mode::VerifyCa && root.as_deref().is_none_or(|root| root == "system") {
+            return Err(Error::Weak);
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let authorities = || authorities(root.as_deref().filter(|root| *root != "system"));

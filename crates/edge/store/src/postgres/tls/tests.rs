@@ -48,6 +48,10 @@ fn what_would_be_less_than_it_looks_is_refused() {
     );
     assert!(refused("?sslcert=c.pem&sslkey=k.pem").starts_with("sslcert has no effect"));
     assert_eq!(refused("?sslmode=require&sslcert=c.pem"), "sslcert and sslkey go together");
+    for query in ["?sslmode=verify-ca", "?sslmode=verify-ca&sslrootcert=system", "?sslmode=require&sslrootcert=system"]
+    {
+        assert!(refused(query).starts_with("sslmode=verify-ca wants an authority of your own"), "{query}");
+    }
     assert!(refused("?sslmode=verify-full&sslrootcert=/no/such.pem").starts_with("read /no/such.pem: "));
     let empty = tempfile::NamedTempFile::new().unwrap();
     let query = format!("?sslrootcert={}", empty.path().display());
