@@ -174,7 +174,7 @@ fn trust(wrong: &str, authorities: &str) -> Option<String> {
         )
     } else if wrong.contains("certificate expired") {
         Some("give it a new certificate".to_owned())
-    } else if wrong.contains("does not support TLS") || wrong.contains("has no TLS") {
+    } else if wrong.contains("does not support TLS") {
         Some("let it have TLS (ssl = on), or write sslmode=disable where the way to it is safe".to_owned())
     } else if wrong.contains("InvalidContentType") {
         Some("name the port where it speaks TLS, or write redis:// where the way to it is safe".to_owned())
@@ -520,6 +520,9 @@ impl Lines {
         let changes = match &registry.changes {
             Ok(changes) => changes,
             Err(wrong) => {
+                if let Some(next) = trust(wrong, "registry.ca") {
+                    return self.fail(check, format!("{place} is not trusted: {wrong}"), next);
+                }
                 let next = "start it, or set registry.url to where it is (of Apicurio with /apis/ccompat/v7): readings whose \
                             schema is not known yet wait for it";
                 return self.fail(check, format!("{place} is of no use: {wrong}"), next);

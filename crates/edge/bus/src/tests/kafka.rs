@@ -393,7 +393,7 @@ async fn the_end_of_a_partition_that_its_new_leader_does_not_tell_yet_is_asked_f
     bus.close().await;
 }
 
-/// What leads to the secure listeners, with what is said for `user` and `authority`.
+/// What leads to the secure listeners; `authority` is the file of who is trusted, none where it is empty.
 fn secure(mechanism: &str, password: &str, authority: &str) -> Option<Options> {
     let mut options = options()?;
     let (brokers, folder) =

@@ -13,7 +13,6 @@ mod tls;
 pub use look::{Server, SlotState, look, place};
 pub use migrate::{Migration, migrate, status};
 pub use pool::{Pool, Pools, Sizes, Waiting, watch};
-pub use tls::Error as TlsError;
 
 /// The two databases of a plant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

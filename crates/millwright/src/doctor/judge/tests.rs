@@ -359,6 +359,8 @@ fn schema_registries() {
     assert_eq!(wrong(of(Ok(Vec::new()), true)), [] as [String; 0]);
     let away = of(Err("it does not answer".to_owned()), false);
     check(away, "FAIL  registry: http://127.0.0.1:8081 is of no use: it does not answer", &["registry.url"]);
+    let stranger = of(Err("invalid peer certificate: UnknownIssuer".to_owned()), false);
+    check(stranger, "FAIL  registry: http://127.0.0.1:8081 is not trusted: invalid peer certificate", &["registry.ca"]);
     let level = registry::admin::Change::Level { subject: "a-value".to_owned(), from: None, to: "FULL" };
     let says = "registry: a-value: compatibility=FULL (is not set)";
     check(of(Ok(vec![level.clone()]), true), &format!("FAIL  {says}"), &["schemas apply"]);

@@ -6,12 +6,7 @@
 
 use super::super::tls::Tls;
 use pgwire_replication::ReplicationConfig;
-use std::{
-    env, fs, io,
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{env, fs, io, os::unix::fs::DirBuilderExt, path::PathBuf, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy, split},
     net::UnixListener,
@@ -81,12 +76,8 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        remove(&self.0);
-    }
-}
-
-fn remove(folder: &Path) {
-    if let Err(error) = fs::remove_dir_all(folder) {
-        tracing::warn!(%error, folder = %folder.display(), "a folder for a replication session stays behind");
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, folder = %self.0.display(), "a folder for a replication session stays behind");
+        }
     }
 }
