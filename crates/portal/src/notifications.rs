@@ -92,6 +92,8 @@ async fn note(
     sent: Sent,
     breaker: &mut Breaker,
 ) -> Result<(), store::Error> {
+    #[cfg(feature = "planted")]
+    let sent = if bus::planted("counts_attempts") { Sent::Ok } else { sent };
     let now_us = now_us();
     let channel = &row.channel;
     match sent {

@@ -107,6 +107,9 @@ struct Up {
     /// The services reach the engines over TLS, and are known by password or certificate. What is printed leads there without.
     #[arg(long)]
     tls: bool,
+    /// The portal tells alarms there, on a channel of the name `hook`.
+    #[arg(long, value_name = "URL")]
+    webhook: Option<String>,
     /// The product.
     #[arg(long, env = "MILLWRIGHT_BIN", default_value = "target/release/millwright")]
     program: PathBuf,
@@ -129,12 +132,13 @@ impl Up {
             simulate,
             supervise,
             tls,
+            webhook,
             program,
             connector,
             leave_out,
         } = self;
         let fleet = Fleet { ingestors, detectors, portals, relay, simulate };
-        Plan { brokers, fleet, supervise, tls, program, connector, leave_out }
+        Plan { brokers, fleet, supervise, tls, webhook, program, connector, leave_out }
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Plan {
     pub supervise: bool,
     /// Whether the services reach the engines over TLS.
     pub tls: bool,
+    /// Where the portal tells alarms.
+    pub webhook: Option<String>,
     /// The product.
     pub program: PathBuf,
     /// The connector that Debezium is given.
@@ -109,7 +111,7 @@ fn start(folder: &Folder, jars: &Jars, plan: &Plan) -> Result<State> {
     }
     let mut ops = Vec::new();
     if plan.leave_out != Some(Part::Product) {
-        let product = Product::configure(&plan.program, setup, plan.fleet)?;
+        let product = Product::configure(&plan.program, setup, plan.fleet, plan.webhook.as_deref())?;
         product.prepare()?;
         if debezium && plan.leave_out.is_none() {
             connect::add(setup, &plan.connector).context("start the outbox connector")?;

@@ -49,11 +49,14 @@ pub struct Product {
 
 impl Product {
     /// Writes the configuration for the engines that run.
-    pub fn configure(program: &Path, setup: Setup, fleet: Fleet) -> Result<Self> {
+    pub fn configure(program: &Path, setup: Setup, fleet: Fleet, webhook: Option<&str>) -> Result<Self> {
         let program = program.canonicalize().with_context(|| format!("find {}", program.display()))?;
         let config = setup.draft.folder.at("millwright.toml");
         let simulate = free_port();
-        let text = configuration(&setup.draft.state(), setup.tls, fleet, simulate);
+        let mut text = configuration(&setup.draft.state(), setup.tls, fleet, simulate);
+        if let Some(url) = webhook {
+            text.push_str(&format!("\n[[webhooks]]\nname = \"hook\"\nurl = \"{url}\"\nallow_private = true\n"));
+        }
         fs::write(&config, text).context("write the configuration")?;
         Ok(Self { program, config, simulate })
     }

@@ -1,6 +1,7 @@
 //! The plant: separate processes on real engines, a foreign producer and HTTP clients, and what befalls them.
 
 mod judge;
+mod live;
 mod log;
 mod measure;
 mod nemesis;
@@ -14,6 +15,7 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use judge::{Judge, Verdict};
+use live::Hook;
 use nemesis::{Nemesis, deal, pause};
 use rig::Rig;
 use rustix::process::Signal;
@@ -78,7 +80,7 @@ struct Load {
 const USUAL: Load = Load { pace: 2, http_pause_ms: 300 };
 const ALERTS: Load = Load { pace: 8, http_pause_ms: 300 };
 
-const BUGS: [Bug; 7] = [
+const BUGS: [Bug; 8] = [
     Bug { name: "no_dedupe", nemeses: &[Nemesis::Kill("ingest")], shows: &["I1 doubled"], load: USUAL },
     Bug {
         name: "ack_before_write",
@@ -94,6 +96,7 @@ const BUGS: [Bug; 7] = [
         shows: &["I5 lost", "I5 alarms"],
         load: ALERTS,
     },
+    Bug { name: "counts_attempts", nemeses: &[Nemesis::Pause("portal")], shows: &["I5 unheard"], load: USUAL },
     Bug { name: "blind_retry", nemeses: &[Nemesis::LostAnswer("postgres_main")], shows: &["I1 doubled"], load: USUAL },
     Bug { name: "no_fence", nemeses: &[Nemesis::Zombie("ingest")], shows: &["I1 doubled"], load: USUAL },
 ];
@@ -122,12 +125,13 @@ pub async fn torture(args: &Plant) -> Result<()> {
     let folder = args.folder.as_deref().unwrap_or(temporary.path());
     std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     let begun = Instant::now();
-    let rig = Rig::up(&program, folder, args.brokers, &bin, args.planted)?;
-    println!("the plant is up after {:.0} s", begun.elapsed().as_secs_f64());
     let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).pool_max_idle_per_host(0).build()?;
     let seed =
         args.seed.unwrap_or_else(|| if args.planted { 7 } else { u64::from(std::process::id()) ^ unix_us() as u64 });
-    let mut tortured = Tortured { rig, http, seed, histories: 0 };
+    let hook = Hook::listen(seed).await?;
+    let rig = Rig::up(&program, folder, args.brokers, &bin, &hook.url, args.planted)?;
+    println!("the plant is up after {:.0} s", begun.elapsed().as_secs_f64());
+    let mut tortured = Tortured { rig, http, hook, seed, histories: 0 };
     let stopped = async {
         let mut ended = signal::unix::signal(SignalKind::terminate()).context("wait for SIGTERM")?;
         tokio::select! {
@@ -145,6 +149,7 @@ pub async fn torture(args: &Plant) -> Result<()> {
 struct Tortured {
     rig: Rig,
     http: reqwest::Client,
+    hook: Hook,
     seed: u64,
     /// Each has machines of its own.
     histories: u64,
@@ -175,13 +180,14 @@ impl Tortured {
             let found = self.history(seed, deck, lots, USUAL, Duration::from_secs(30)).await;
             let History { verdict, resent, records, hits } = found.with_context(|| format!("seed {seed}"))?;
             println!(
-                "{} rounds in {:.0} s, seed {seed}: {} readings in {records} records and bodies, {} repeats, {} refused, {} alerts, {resent} bodies sent again{}; {}",
+                "{} rounds in {:.0} s, seed {seed}: {} readings in {records} records and bodies, {} repeats, {} refused, {} alerts, {} of them heard by a webhook, {resent} bodies sent again{}; {}",
                 deck.len(),
                 begun.elapsed().as_secs_f64(),
                 verdict.readings,
                 verdict.repeats,
                 verdict.refused,
                 verdict.alerts,
+                verdict.heard,
                 match verdict.letters_repeated {
                     0 => String::new(),
                     some => format!(", {some} dead letters repeated on their topic by one that was taken for dead"),
@@ -288,12 +294,17 @@ impl Tortured {
         quiet: Duration,
     ) -> Result<History> {
         self.histories += 1;
-        let (plan, first) = (self.plan(seed), self.histories * 10);
-        let mut judge = Judge::begin(&self.rig.at, plan, self.histories).await?;
+        let (plan, first, live) = (self.plan(seed), self.histories * 10, live::client(self.histories));
+        live::confirm(&self.http, &self.rig.at.portal, live).await?;
+        let mut judge = Judge::begin(&self.rig.at, plan, self.histories, self.hook.clone()).await?;
         judge.two_writers = deck.iter().any(|nemesis| nemesis.leaves_two_writers());
         let sender = Sender::start(&self.rig.at.kafka, plan, first, load.pace)?;
         let stop = Arc::new(AtomicBool::new(false));
         let clients: Vec<_> = (1..=2).map(|id| self.client(first + id, plan, load, stop.clone())).collect();
+        let live = {
+            let (http, portal, stop) = (self.http.clone(), self.rig.at.portal.clone(), stop.clone());
+            tokio::spawn(async move { live::send(&http, &portal, plan, live, &stop).await })
+        };
         pause(1_000).await;
         let mut hits: BTreeMap<Nemesis, (u64, u64)> = BTreeMap::new();
         for nemesis in deck {
@@ -305,7 +316,8 @@ impl Tortured {
             pause(least + lots.below(most - least)).await;
         }
         stop.store(true, Ordering::Relaxed);
-        let sent = tokio::task::block_in_place(|| sender.finish())?;
+        let mut sent = tokio::task::block_in_place(|| sender.finish())?;
+        sent.live = live.await.context("the live client")??;
         let mut ended = Vec::new();
         for client in clients {
             ended.push(client.await.context("a client")??);
@@ -318,7 +330,7 @@ impl Tortured {
         }
         let resent = ended.iter().map(|client| client.resent).sum();
         let bodies: u64 = ended.iter().map(|client| client.next).sum();
-        Ok(History { verdict, resent, records: sent.records + bodies, hits })
+        Ok(History { verdict, resent, records: sent.records + bodies + sent.live.len() as u64, hits })
     }
 
     /// A client of the HTTP door.
@@ -353,9 +365,15 @@ impl Tortured {
             };
             if before.as_ref() != Some(&wrong) {
                 since = Instant::now();
-                before = Some(wrong);
+                before = Some(wrong.clone());
             }
-            let patience = if at_rest { quiet } else { quiet.max(Duration::from_secs(30)) };
+            // What a sender that died had in hand, or a webhook that failed five times in a row, waits for 30 s.
+            let waits = wrong.iter().any(|wrong| wrong.starts_with("I5 late"));
+            let patience = match (at_rest, waits) {
+                (false, _) => quiet.max(Duration::from_secs(30)),
+                (true, true) => quiet * 3,
+                (true, false) => quiet,
+            };
             match seen {
                 Ok(verdict) if verdict.wrong.is_empty() || since.elapsed() > patience => return Ok(verdict),
                 Err(error) if since.elapsed() > patience => return Err(error),

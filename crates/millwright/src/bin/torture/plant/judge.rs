@@ -4,6 +4,7 @@
 //! that was sent; all else is arithmetic.
 
 use super::{
+    live::{self, Hook},
     log::{Log, Seen},
     rig::Addresses,
     sender::{self, Sent},
@@ -48,6 +49,7 @@ pub struct Judge {
     ledger: [i64; 4],
     /// Newest seq of the event stream.
     seq: i64,
+    hook: Hook,
     /// The topic of dead letters may repeat what its table holds once.
     pub two_writers: bool,
 }
@@ -62,6 +64,8 @@ pub struct Verdict {
     pub refused: usize,
     pub repeats: usize,
     pub alerts: usize,
+    /// Notifications that rang.
+    pub heard: usize,
     /// On their topic, where that may be.
     pub letters_repeated: usize,
 }
@@ -77,7 +81,7 @@ struct Must {
 }
 
 impl Judge {
-    pub async fn begin(at: &Addresses, plan: Plan, number: u64) -> Result<Judge> {
+    pub async fn begin(at: &Addresses, plan: Plan, number: u64, hook: Hook) -> Result<Judge> {
         let log = |topic| tokio::task::block_in_place(|| Log::from_end(&at.kafka, topic));
         let main = connect(&at.postgres_main).await?;
         Ok(Judge {
@@ -88,6 +92,7 @@ impl Judge {
             alerts: log("anomaly-alerts")?,
             letters: log("sensor-raw-data.dlq")?,
             ledger: ledger(&main).await?,
+            hook,
             two_writers: false,
             seq: main.query_one("select coalesce(max(seq), 0) from event", &[]).await?.get(0),
         })
@@ -108,6 +113,7 @@ impl Judge {
         self.stored(&main, &must, &mut verdict.wrong).await?;
         verdict.letters_repeated = self.dead_letters(&main, &must, clients, &mut verdict.wrong).await?;
         let told = self.told(&main, &ai, &must, &mut verdict.wrong).await?;
+        verdict.heard = self.rung(&main, &must, &mut verdict.wrong).await?;
         // It takes seconds, and tells nothing new of what is wrong already.
         if verdict.wrong.is_empty() {
             self.stream(&main, http, &told, &mut verdict.wrong).await?;
@@ -183,6 +189,14 @@ impl Judge {
             let readings = (0..sent.seconds).map(|second| self.plan.reading(self.number * 10, machine, second));
             let lost = readings.filter(|reading| !held.contains(reading));
             missing.entry("acknowledged").or_default().extend(lost.map(|reading| format!("{name} {reading:?}")));
+        }
+        let of_live = |machine| sent.live.iter().map(move |second| (machine, *second));
+        for (machine, second) in (0..live::MACHINES).flat_map(of_live) {
+            let (client, reading) =
+                (live::client(self.number), self.plan.reading(live::client(self.number), machine, second));
+            if !must.rows.get(&machine_name(client, machine)).is_some_and(|held| held.contains(&reading)) {
+                missing.entry("answered 202").or_default().push(format!("t-{client}-{machine} {reading:?}"));
+            }
         }
         let lost = sent.refused.iter().filter(|line| !must.refused.contains_key(*line));
         missing.entry("acknowledged").or_default().extend(lost.cloned());
@@ -405,6 +419,55 @@ impl Judge {
                 .map(|(machine, must)| format!("{machine} must be {must:?}, is {:?}", alarms.get(machine))),
         );
         Ok(ids)
+    }
+
+    /// I5: what rings is told to the webhook, under one key for each line of the audit log; how much that is.
+    async fn rung(&self, main: &tokio_postgres::Client, must: &Must, wrong: &mut Vec<String>) -> Result<usize> {
+        // Before the tables: what is told is queued before.
+        let mut heard = self.hook.heard(&format!("t-{}", self.number));
+        heard.retain(|_, bodies| bodies[0]["machine_id"].as_str().is_some_and(|name| self.machine(name).is_some()));
+        let ours = format!("^t-{}[0-9]-", self.number);
+        let sql = "select line::jsonb ->> 'alert_id', sequence, machine_id, condition, line::jsonb ->> 'action'
+            from audit join alarm on subject = 'alarm:' || alarm.id
+            where machine_id ~ $1 and (line::jsonb ->> 'annunciates')::boolean";
+        let lines = main.query(sql, &[&ours]).await?;
+        let rang: BTreeSet<(String, i64)> = lines.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let sql = "select alert_id::text, sequence, notification.id::text, notification.state = 'sent', payload
+            from notification join alarm on alarm_id = alarm.id where machine_id ~ $1 and channel = 'hook'";
+        let rows = main.query(sql, &[&ours]).await?;
+        let queued: BTreeSet<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        tell(wrong, "I5 lost: what rings is not queued", rang.difference(&queued));
+        tell(wrong, "I5 false: it is queued and does not ring", queued.difference(&rang));
+        if rows.len() != queued.len() {
+            wrong.push(format!("I5 doubled: {} notifications of {}", rows.len(), queued.len()));
+        }
+        let (sent, waiting): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.get(3));
+        let key = |row: &&Row| row.get::<_, String>(2);
+        tell(wrong, "I5 late: notifications wait", waiting.iter().map(key));
+        let unheard = sent.iter().map(key).filter(|key| !heard.contains_key(key));
+        tell(wrong, "I5 unheard: notifications are noted as sent that nobody was told", unheard);
+        let mut queued: BTreeMap<String, Value> = BTreeMap::new();
+        for row in &rows {
+            queued.insert(row.get(2), serde_json::from_str(row.get(4)).unwrap_or_default());
+        }
+        let otherwise =
+            heard.iter().filter(|(key, bodies)| queued.get(*key).is_none_or(|body| bodies[..] != [body.clone()]));
+        tell(wrong, "I5 false: the webhook was told what is not queued so", otherwise);
+
+        // Each live machine that broke the law rings once in ten minutes. One that rings of something else is in a group.
+        let live = format!("t-{}-", live::client(self.number));
+        let mut rings: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+        for row in lines.iter().filter(|row| row.get::<_, &str>(2).starts_with(&live)) {
+            rings.entry(row.get(2)).or_default().push((row.get(3), row.get(4)));
+        }
+        let broke = must.alerts.iter().map(|(name, ..)| name).filter(|name| name.starts_with(&live));
+        let broke: BTreeSet<&String> = broke.collect();
+        let as_must = |name: &str| match rings.get(name) {
+            Some(rings) if rings.iter().any(|(condition, _)| *condition != "power_failure") => true,
+            rings => rings.is_some_and(|rings| rings[..] == [("power_failure", "raised")]),
+        };
+        tell(wrong, "I5 alarms: they must ring once", broke.into_iter().filter(|name| !as_must(name)));
+        Ok(heard.len())
     }
 
     /// I9: a stream that is resumed from anywhere tells what the database has.

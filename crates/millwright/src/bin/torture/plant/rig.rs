@@ -36,7 +36,7 @@ pub struct Rig {
 
 impl Rig {
     /// Starts everything below a folder: two of each service that shares work.
-    pub fn up(program: &Path, folder: &Path, brokers: u16, product: &Path, planted: bool) -> Result<Rig> {
+    pub fn up(program: &Path, folder: &Path, brokers: u16, product: &Path, hook: &str, planted: bool) -> Result<Rig> {
         let bug = folder.join("bug");
         std::fs::write(&bug, "").context("write the name of the bug")?;
         let mut started = product.to_owned();
@@ -55,7 +55,7 @@ impl Rig {
         let folder = folder.join("plant");
         rig.args(["plant", "--output", "json", "--folder"]).arg(&folder).env_remove("MILLWRIGHT_PLANTED");
         rig.args(["up", "--supervise", "--ingestors", "2", "--detectors", "2", "--brokers", &brokers.to_string()]);
-        rig.arg("--program").arg(&started);
+        rig.args(["--webhook", hook, "--program"]).arg(&started);
         let up = rig.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("run the rig")?;
         if !up.status.success() {
             bail!("the plant does not come up: {}", up.status);

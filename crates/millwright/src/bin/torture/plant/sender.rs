@@ -32,6 +32,8 @@ pub struct Sent {
     /// Lines that must be refused.
     pub refused: Vec<String>,
     pub records: u64,
+    /// By the live client: seconds of each of its machines that were answered 202.
+    pub live: Vec<u64>,
 }
 
 /// A running producer.
@@ -107,7 +109,7 @@ fn send(
     stop: &AtomicBool,
     burst: &AtomicBool,
 ) -> Result<Sent> {
-    let mut sent = Sent { seconds: 0, refused: Vec::new(), records: 0 };
+    let mut sent = Sent { seconds: 0, refused: Vec::new(), records: 0, live: Vec::new() };
     while !stop.load(Ordering::Relaxed) {
         let next = Instant::now() + TICK;
         if producer.in_flight_count() < WAITING {
