@@ -125,6 +125,36 @@ pub enum TopicsCommand {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Go on where a topic was cut or made anew: positions that its log does not reach move to where it begins.
+    #[command(
+        after_help = "A partition that ends below the position of who reads it stands still, and /readyz says so: going on by \
+itself would skip what comes.\nWhether records are lost is yours to say; docs/runbook/topic-deleted.md has the steps. Services may run \
+meanwhile: they go on within a second.\n\nExamples:\n  millwright topics resume --dry-run --config plant.toml\n  \
+millwright topics resume --config plant.toml"
+    )]
+    Resume {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Where to go on: the first record that is there, or the end, which leaves out what is there.
+        #[arg(long, value_enum, default_value_t = ResumeFrom::Begin)]
+        from: ResumeFrom,
+        /// Only this topic.
+        #[arg(long)]
+        topic: Option<String>,
+        /// Every partition of the topic, also those that reach their positions: for one made anew that has grown since.
+        #[arg(long, requires = "topic")]
+        all: bool,
+        /// Show what would be moved, change nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Where a log is gone on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ResumeFrom {
+    Begin,
+    End,
 }
 
 #[derive(Debug, Subcommand)]

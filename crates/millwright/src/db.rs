@@ -69,7 +69,8 @@ async fn status(file: Option<&Path>, output: Output) -> Result<()> {
     Ok(())
 }
 
-fn failed(which: Which, error: postgres::Error) -> Failure {
+/// A database that is not reachable or refuses.
+pub fn failed(which: Which, error: postgres::Error) -> Failure {
     let what = format!("{} database: {:#}", which.as_str(), anyhow::Error::from(error));
     Failure::dependency("MW-0063", what)
         .hint(format!("postgres.{} of the configuration says where it is; is it running?", which.as_str()))

@@ -95,7 +95,13 @@ async fn gather(config: &Config, plant: &Plant) -> Facts {
         registry,
         portal_at(portal),
     );
-    Facts { kafka, main, ai, slot, relay: config.relay.kind, redis, registry, portal }
+    let all_there = matches!(kafka.cluster, Some(Ok(_))) && main.migrations.is_some() && ai.migrations.is_some();
+    let cut = match all_there {
+        // What else keeps it from being known has a line of its own.
+        true => timeout(ANSWER_MAX, topics::cut(plant)).await.ok().and_then(Result::ok),
+        false => None,
+    };
+    Facts { kafka, main, ai, slot, relay: config.relay.kind, redis, registry, portal, cut }
 }
 
 async fn kafka(config: &Config, plant: &Plant) -> Kafka {

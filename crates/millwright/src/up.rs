@@ -157,6 +157,7 @@ impl Up {
             passed: Default::default(),
             taken: by_detect,
             ready: Arc::default(),
+            positions: Default::default(),
         };
         tasks.spawn(work, "ingest", &health, move |stop| ingest::run(parts.clone(), stop));
         let parts = detect::Parts {
@@ -167,6 +168,7 @@ impl Up {
             passed,
             taken: by_ingest,
             ready: Arc::default(),
+            positions: Default::default(),
         };
         tasks.spawn(work, "detect", &health, move |stop| detect::run(parts.clone(), stop));
         tasks.spawn(last, "portal", &health, move |stop| serve(portal.clone(), listener.try_clone(), stop));

@@ -3,7 +3,7 @@
 //! Every loop here works from what the store has and may be cut anywhere: whoever starts again goes on from there.
 
 use crate::{Error, alarms::Alarms, hub::Hub, notifications};
-use bus::{Event, Record, Topic};
+use bus::{Consumer, Event, Record, Stopped, Topic};
 use std::{
     borrow::Cow,
     sync::Arc,
@@ -24,6 +24,8 @@ const BATCH: usize = 256;
 const PRUNE_OUTBOX: i64 = 1_000;
 /// The wall clock may be set: it is asked again at least this often.
 const CLOCK_AT_LEAST: Duration = Duration::from_secs(30);
+/// How often it is asked whether a partition that stands still is to go on.
+const GO_ON_EVERY: Duration = Duration::from_secs(1);
 /// How often machines on two partitions are looked for.
 const SCATTERED_EVERY: Duration = Duration::from_secs(5);
 /// How often old rows are looked for.
@@ -115,35 +117,45 @@ pub(crate) async fn deliver(store: &Store, alarms: &Alarms, stop: &CancellationT
 async fn follow(parts: &crate::Parts, alarms: &Alarms, stop: &CancellationToken) -> Result<(), Error> {
     let mut consumer = parts.bus.consumer(Topic::Alerts, GROUP)?;
     let schemas = parts.bus.schemas();
+    let mut stopped = Stopped::new(Topic::Alerts, parts.settings.dependencies.needed("positions"));
+    let mut go_on = tokio::time::interval(GO_ON_EVERY);
+    go_on.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let event = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            event = consumer.next(LOT_BYTES) => event?,
+            _ = go_on.tick() => {
+                let mut moved = false;
+                for (partition, stood) in stopped.standing() {
+                    moved |= alarms.position(partition).await? != stood;
+                }
+                if moved {
+                    stopped.release_all();
+                    consumer = parts.bus.consumer(Topic::Alerts, GROUP)?;
+                }
+                continue;
+            }
+            event = consumer.next(LOT_BYTES) => event,
+        };
+        let event = match event {
+            // A client that has read a topic may not find the one that was made in its place. What is cut stands still from the
+            // next assignment on.
+            Err(bus::Error::Truncated { .. }) => {
+                stopped.release_all();
+                consumer = parts.bus.consumer(Topic::Alerts, GROUP)?;
+                continue;
+            }
+            event => event?,
         };
         match event {
             Event::Assigned(partitions) => {
                 for partition in partitions {
-                    let position = alarms.position(partition).await?;
-                    match consumer.start(partition, position).await {
-                        Err(bus::Error::Gap { begin, .. }) => {
-                            tracing::error!(
-                                partition,
-                                begin,
-                                position,
-                                "alerts {position} to {begin} of partition {partition} are gone from the topic before they were shown"
-                            );
-                            metrics::counter!("millwright_portal_gap_records_total")
-                                .increment((begin - position).max(0) as u64);
-                            consumer.start(partition, begin).await?;
-                        }
-                        started => started?,
-                    }
+                    start(&mut consumer, &mut stopped, alarms, partition).await?;
                 }
                 parts.ready.send_replace(true);
             }
             // The store has the position; who has them next goes on from there.
-            Event::Revoked(_) => {}
+            Event::Revoked(partitions) => partitions.iter().for_each(|partition| stopped.release(*partition)),
             Event::Records(records) => {
                 for lot in records.chunk_by(|a, b| a.partition == b.partition) {
                     let alert = |record: &Record| {
@@ -162,6 +174,30 @@ async fn follow(parts: &crate::Parts, alarms: &Alarms, stop: &CancellationToken)
             }
         }
     }
+}
+
+/// Starts a partition where the store stands, or it stands still.
+async fn start(consumer: &mut Consumer, stopped: &mut Stopped, alarms: &Alarms, partition: u16) -> Result<(), Error> {
+    let position = alarms.position(partition).await?;
+    match consumer.start(partition, position).await {
+        Err(bus::Error::Truncated { end, .. }) => {
+            stopped.stop(partition, end, position);
+            return Ok(());
+        }
+        Err(bus::Error::Gap { begin, .. }) => {
+            tracing::error!(
+                partition,
+                begin,
+                position,
+                "alerts {position} to {begin} of partition {partition} are gone from the topic before they were shown"
+            );
+            metrics::counter!("millwright_portal_gap_records_total").increment((begin - position).max(0) as u64);
+            consumer.start(partition, begin).await?;
+        }
+        started => started?,
+    }
+    stopped.release(partition);
+    Ok(())
 }
 
 /// Tells alarms what the clock brings.

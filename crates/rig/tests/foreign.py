@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import statistics
+import subprocess
 import sys
 import time
 import uuid
@@ -23,6 +24,7 @@ from urllib.request import Request, urlopen
 import psycopg
 import redis
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from jsonschema import FormatChecker
 from jsonschema.validators import validator_for
 from websockets.sync.client import connect
@@ -354,6 +356,68 @@ def check_away(at):
         print(f"foreign: seen {time.monotonic() - back:.1f} s after it went on", flush=True)
 
 
+def check_made_anew(at, main_db, ai_db):
+    """The topic of readings is deleted and made anew: who stands above its end stands still and says so, until a person goes on."""
+    commands = {name: Path(f"/proc/{at['pids'][name][0]}/cmdline").read_text().split("\0") for name in ("ingest", "detect")}
+    databases = {"ingest": main_db, "detect": ai_db}
+
+    def millwright(*words):
+        command = commands["ingest"]
+        config = command[command.index("--config") + 1]
+        done = subprocess.run([command[0], *words, "--config", config, "--output", "json"], capture_output=True, text=True, timeout=60)
+        if done.returncode not in (0, 4 if words == ("doctor",) else 0):
+            sys.exit(f"foreign: {' '.join(words)}: {done.stderr}")
+        return json.loads(done.stdout)
+
+    def changes(*words):
+        return millwright(*words)["changes"]
+
+    def positions(name):
+        sql = "select partition, next_offset from consumer_offset where topic = 'sensor-raw-data' and next_offset > 0"
+        return dict(databases[name].execute(sql).fetchall())
+
+    def ready(name):
+        command = commands[name]
+        return ask(f"http://127.0.0.1:{command[command.index('--ops-port') + 1]}/readyz")[::2]
+
+    def stands_still(name):
+        status, body = ready(name)
+        found = next(found for found in body["dependencies"] if found["name"] == "positions")
+        told = "stands still: it ends at 0, below the position" in str(found["error"]) and "topics resume" in found["error"]
+        return None if status == 503 and told and found["since"] else f"{status} {body}"
+
+    def is_stored():
+        count = main_db.execute("select count(*) from sensor_log where machine_id = 'anew'").fetchone()[0]
+        return None if count == 2 else f"{count} rows"
+
+    before = {name: positions(name) for name in commands}
+    admin = AdminClient({"bootstrap.servers": at["kafka"]})
+    admin.delete_topics(["sensor-raw-data"], operation_timeout=10)["sensor-raw-data"].result(20)
+    until("the topic of readings is gone", lambda: "sensor-raw-data" in admin.list_topics(timeout=5).topics or None)
+    made = changes("topics", "apply")
+    for name in commands:
+        until(f"{name} stands still below a topic that was made anew", lambda name=name: stands_still(name))
+    if positions("ingest") != before["ingest"] or positions("detect") != before["detect"]:
+        sys.exit(f"foreign: positions moved by themselves: {before}, {positions('ingest')}, {positions('detect')}")
+    told = next(check for check in millwright("doctor")["checks"] if check["check"] == "positions")
+    if told["state"] != "fail" or "topics resume" not in told["next"]:
+        sys.exit(f"foreign: doctor says {told}")
+    shown, moved = changes("topics", "resume", "--dry-run"), changes("topics", "resume")
+    if not made or shown != moved or len(moved) != sum(map(len, before.values())) or changes("topics", "resume"):
+        sys.exit(f"foreign: made {made}, to be moved {shown}, moved {moved}")
+    for name in commands:
+        until(f"{name} goes on where a person said", lambda name=name: None if ready(name)[0] == 200 else str(ready(name)))
+    row = reading(random.Random(2), "anew", SPAN) | {"timestamp": datetime.now(UTC).replace(microsecond=0)}
+    producer = Producer({"bootstrap.servers": at["kafka"], "acks": "all"})
+    producer.produce("sensor-raw-data", spelled(row, 0), key="anew")
+    producer.flush(20)
+    status, _, body, _ = ask(f"{at['portal']}/api/readings", spelled(row | {"timestamp": row["timestamp"] + timedelta(seconds=1)}, 0).encode())
+    if status != 202:
+        sys.exit(f"foreign: the intake answers {status}: {body}")
+    until("readings on the new topic are stored", is_stored)
+    until("and judged", lambda: None if sum(positions("detect").values()) == 2 else str(positions("detect")))
+
+
 def main():
     at = json.loads(sys.argv[1])
     kafka = at["kafka"]
@@ -370,6 +434,7 @@ def main():
         if main_db.execute("show ssl").fetchone() == ("on",):
             until("PostgreSQL, Redis: the services come over TLS alone", lambda: check_encrypted((main_db, ai_db), at["redis"]))
         check_away(at)
+        check_made_anew(at, main_db, ai_db)
 
 
 if __name__ == "__main__":

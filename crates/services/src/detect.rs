@@ -7,8 +7,9 @@ mod lane;
 mod restore;
 
 use crate::{apart::ByIngest, now_us};
-use bus::{Bus, Consumer, Event, Record, Topic};
+use bus::{Bus, Consumer, Event, Record, Stopped, Topic};
 use catalog::Catalogue;
+use dependency::Dependency;
 use lane::{Found, Lane};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use store::{LiveValues, Step, Store};
@@ -55,6 +56,8 @@ pub struct Parts {
     pub passed: watch::Sender<Vec<i64>>,
     /// Told once the partitions are known and judged.
     pub ready: Arc<watch::Sender<bool>>,
+    /// Away while a partition stands still.
+    pub positions: Dependency,
     /// What ingest had taken before.
     pub taken: ByIngest,
 }
@@ -100,8 +103,14 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error>
                 detector.show();
                 Ok(())
             }
-            _ = second.tick() => detector.tick(&consumer).await,
-            event = consumer.next(LOT_BYTES) => detector.take(&mut consumer, event?).await,
+            _ = second.tick() => detector.tick(&mut consumer).await,
+            event = consumer.next(LOT_BYTES) => match event {
+                // Those that are cut stand still from the next assignment on.
+                Err(bus::Error::Truncated { .. }) if !detector.parts.bus.is_embedded() => {
+                    detector.join_anew(&mut consumer).await
+                }
+                event => detector.take(&mut consumer, event?).await,
+            },
         };
         match done {
             Err(Error::Store(store::Error::Fenced { .. })) if !detector.parts.bus.is_embedded() => {
@@ -155,6 +164,7 @@ struct Detector {
     catalogue: Arc<Catalogue>,
     /// What the group gave us, a lane or none yet.
     assigned: BTreeSet<u16>,
+    stopped: Stopped,
     /// By partition; `None` of one that is not ours, and while a worker has it.
     lanes: Vec<Option<Lane>>,
     /// At most one commit is being written; the next lot is judged meanwhile.
@@ -173,6 +183,7 @@ struct Saved {
 impl Detector {
     fn new(parts: Parts, catalogue: Arc<Catalogue>) -> Detector {
         Detector {
+            stopped: Stopped::new(Topic::Readings, parts.positions.clone()),
             parts,
             catalogue,
             assigned: BTreeSet::new(),
@@ -210,6 +221,7 @@ impl Detector {
             Event::Revoked(partitions) => {
                 // First: who was overtaken meanwhile starts over without them.
                 self.assigned.retain(|partition| !partitions.contains(partition));
+                partitions.iter().for_each(|partition| self.stopped.release(*partition));
                 self.give_away(consumer, &partitions).await
             }
             Event::Records(records) => self.judge(records).await,
@@ -217,7 +229,8 @@ impl Detector {
     }
 
     /// What is due every second.
-    async fn tick(&mut self, consumer: &Consumer) -> Result<(), Error> {
+    async fn tick(&mut self, consumer: &mut Consumer) -> Result<(), Error> {
+        self.go_on(consumer).await?;
         if consumer.caught_up() {
             self.find_silent().await?;
             self.commit_positions();
@@ -244,8 +257,41 @@ impl Detector {
         self.take(consumer, Event::Assigned(ours)).await
     }
 
+    /// Lets go of everything and joins the group as another: a client that has read a topic may not find the one that was made
+    /// in its place.
+    async fn join_anew(&mut self, consumer: &mut Consumer) -> Result<(), Error> {
+        let ours = self.assigned.iter().copied().collect();
+        self.take(consumer, Event::Revoked(ours)).await?;
+        *consumer = self.parts.bus.consumer(Topic::Readings, GROUP)?;
+        Ok(())
+    }
+
+    /// Goes on once a person has moved the position of a partition that stands still.
+    async fn go_on(&mut self, consumer: &mut Consumer) -> Result<(), Error> {
+        let standing = self.stopped.standing();
+        if standing.is_empty() {
+            return Ok(());
+        }
+        let positions = self.parts.store.positions(standing.iter().map(|(partition, _)| *partition)).await?;
+        if standing.iter().zip(positions).all(|((_, stood), position)| position == *stood) {
+            return Ok(());
+        }
+        self.join_anew(consumer).await
+    }
+
     /// Starts a partition where its lane stands.
     async fn start(&mut self, consumer: &mut Consumer, partition: u16) -> Result<(), Error> {
+        // A replay begins below the position, as far as a log that was cut may reach.
+        let position = self.lane(usize::from(partition)).position();
+        match consumer.start(partition, position).await {
+            Err(bus::Error::Truncated { end, .. }) if !self.parts.bus.is_embedded() => {
+                self.lanes[usize::from(partition)] = None;
+                self.stopped.stop(partition, end, position);
+                return Ok(());
+            }
+            Ok(()) | Err(bus::Error::Gap { .. }) => self.stopped.release(partition),
+            Err(error) => return Err(error.into()),
+        }
         loop {
             let from = self.lane(usize::from(partition)).next();
             match consumer.start(partition, from).await {

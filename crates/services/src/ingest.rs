@@ -10,8 +10,9 @@ use crate::{
     apart::ByDetect,
     record::{Reader, span},
 };
-use bus::{Bus, Consumer, DeadLetter, Event, Record, Topic};
+use bus::{Bus, Consumer, DeadLetter, Event, Record, Stopped, Topic};
 use catalog::Catalogue;
+use dependency::Dependency;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -51,6 +52,8 @@ pub struct Parts {
     pub passed: watch::Sender<Vec<i64>>,
     /// Told once the partitions are known and stored.
     pub ready: Arc<watch::Sender<bool>>,
+    /// Away while a partition stands still.
+    pub positions: Dependency,
     /// What detect had taken before.
     pub taken: ByDetect,
 }
@@ -100,7 +103,8 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error>
     parts.bus.hold("ingest", &parts.history.positions().await?);
     let mut consumer = parts.bus.consumer(Topic::Readings, GROUP)?;
     let reader = Some(Reader::new(&parts.bus, catalogue));
-    let mut ingest = Ingest { parts, reader, assigned: BTreeMap::new() };
+    let stopped = Stopped::new(Topic::Readings, parts.positions.clone());
+    let mut ingest = Ingest { parts, reader, assigned: BTreeMap::new(), stopped };
     let mut hold = tokio::time::interval(HOLD_EVERY);
     hold.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -112,8 +116,17 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error>
                 ingest.parts.history.switch(catalogue.clone()).await?;
                 ingest.reader().switch(catalogue);
             }
-            _ = hold.tick() => ingest.tell(&consumer).await?,
-            event = consumer.next(LOT_BYTES) => ingest.take(&mut consumer, event?).await?,
+            _ = hold.tick() => {
+                ingest.tell(&consumer).await?;
+                ingest.go_on(&mut consumer).await?;
+            }
+            event = consumer.next(LOT_BYTES) => match event {
+                // Those that are cut stand still from the next assignment on.
+                Err(bus::Error::Truncated { .. }) if !ingest.parts.bus.is_embedded() => {
+                    ingest.join_anew(&mut consumer).await?;
+                }
+                event => ingest.take(&mut consumer, event?).await?,
+            },
         }
     }
     let until = Instant::now() + DRAIN_MAX;
@@ -131,6 +144,7 @@ struct Ingest {
     reader: Option<Reader>,
     /// The partitions that are ours.
     assigned: BTreeMap<u16, Assigned>,
+    stopped: Stopped,
 }
 
 /// Where a partition of ours stands.
@@ -176,6 +190,7 @@ impl Ingest {
                 self.flush(consumer, &partitions).await?;
                 self.tell(consumer).await?;
                 for partition in partitions {
+                    self.stopped.release(partition);
                     self.assigned.remove(&partition);
                     self.parts.history.revoke(partition).await;
                 }
@@ -234,14 +249,44 @@ impl Ingest {
                         .increment((begin - position).max(0) as u64);
                     from = begin;
                 }
+                Err(bus::Error::Truncated { end, position, .. }) if !self.parts.bus.is_embedded() => {
+                    self.assigned.remove(&partition);
+                    self.parts.history.revoke(partition).await;
+                    self.stopped.stop(partition, end, position);
+                    return Ok(());
+                }
                 started => break started?,
             }
         }
+        self.stopped.release(partition);
         let bus = &self.parts.bus;
         let last = if bus.is_embedded() { None } else { bus.last(Topic::DeadLetters, partition).await? };
         let told = last.as_ref().and_then(DeadLetter::origin);
         self.assigned.insert(partition, Assigned { next: from, told });
         Ok(())
+    }
+
+    /// Lets go of everything and joins the group as another: a client that has read a topic may not find the one that was made
+    /// in its place.
+    async fn join_anew(&mut self, consumer: &mut Consumer) -> Result<(), Error> {
+        let mut ours: Vec<u16> = self.assigned.keys().copied().collect();
+        ours.extend(self.stopped.standing().iter().map(|(partition, _)| *partition));
+        self.take(consumer, Event::Revoked(ours)).await?;
+        *consumer = self.parts.bus.consumer(Topic::Readings, GROUP)?;
+        Ok(())
+    }
+
+    /// Goes on once a person has moved the position of a partition that stands still.
+    async fn go_on(&mut self, consumer: &mut Consumer) -> Result<(), Error> {
+        let standing = self.stopped.standing();
+        if standing.is_empty() {
+            return Ok(());
+        }
+        let positions = self.parts.history.positions().await?;
+        if standing.iter().all(|(partition, stood)| positions[usize::from(*partition)] == *stood) {
+            return Ok(());
+        }
+        self.join_anew(consumer).await
     }
 
     /// Decodes records and appends them in order.

@@ -49,6 +49,7 @@ fn start_behind(room: &Room, open: &Open, taken: ByIngest) -> Running {
         catalogue: room.catalogue.subscribe(),
         passed: tell,
         ready: Default::default(),
+        positions: Default::default(),
         taken,
     };
     Running { task: tokio::spawn(detect::run(parts, stop.clone())), stop, passed, live }

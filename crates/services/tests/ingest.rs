@@ -20,6 +20,7 @@ pub fn start(room: &Room, open: &Open, history: &History) -> Running {
         tally: tally.clone(),
         passed: Default::default(),
         ready: Default::default(),
+        positions: Default::default(),
         taken: Default::default(),
     };
     (tokio::spawn(ingest::run(parts, stop.clone())), stop, tally)

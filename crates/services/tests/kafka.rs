@@ -8,6 +8,7 @@ use bus::{
         admin::{self, Retention},
     },
 };
+use dependency::{Dependencies, Dependency};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions},
@@ -91,6 +92,10 @@ pub async fn ends(bus: &Bus) -> Vec<i64> {
 pub type Ingesting = (JoinHandle<Result<(), ingest::Error>>, CancellationToken);
 
 pub fn start_ingest(room: &Room, bus: &Bus, history: &History) -> Ingesting {
+    start_ingest_told(room, bus, history, Dependency::default())
+}
+
+fn start_ingest_told(room: &Room, bus: &Bus, history: &History, positions: Dependency) -> Ingesting {
     let stop = CancellationToken::new();
     let parts = ingest::Parts {
         bus: bus.clone(),
@@ -99,6 +104,7 @@ pub fn start_ingest(room: &Room, bus: &Bus, history: &History) -> Ingesting {
         tally: ingest::Tally::default(),
         passed: Default::default(),
         ready: Default::default(),
+        positions,
         taken: Default::default(),
     };
     (tokio::spawn(ingest::run(parts, stop.clone())), stop)
@@ -176,6 +182,10 @@ pub struct Detecting {
 }
 
 pub fn start_detect(room: &Room, open: &Open) -> Detecting {
+    start_detect_told(room, open, Dependency::default())
+}
+
+fn start_detect_told(room: &Room, open: &Open, positions: Dependency) -> Detecting {
     let (tell, passed) = watch::channel(Vec::new());
     let (stop, live) = (CancellationToken::new(), LiveValues::default());
     let parts = detect::Parts {
@@ -185,6 +195,7 @@ pub fn start_detect(room: &Room, open: &Open) -> Detecting {
         catalogue: room.catalogue.subscribe(),
         passed: tell,
         ready: Default::default(),
+        positions,
         taken: Default::default(),
     };
     Detecting { task: tokio::spawn(detect::run(parts, stop.clone())), stop, passed, live }
@@ -321,5 +332,103 @@ async fn a_detector_that_is_overtaken_while_it_stops_has_stopped_and_left_nothin
     next.task.await.unwrap().unwrap();
     let raised = alerts(&plant.store).await;
     assert_eq!(raised.iter().filter(|(what, ..)| what.ends_with("raised")).count(), 11, "{raised:?}");
+    end(&options, &bus).await;
+}
+
+/// What is said of a partition that stands still.
+async fn stands_still(positions: &Dependency, partition: u16, end: i64, position: i64) {
+    let said = format!(
+        "partition {partition} of sensor-raw-data stands still: it ends at {end}, below the position {position};"
+    );
+    soon("it is told", async || positions.away().is_some_and(|away| away.error.starts_with(&said))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ingest_stands_still_where_a_topic_was_made_anew_and_goes_on_elsewhere() {
+    let Some((options, bus)) = connect().await else { return };
+    let room = Room::new();
+    let (cut, other) = ("m-00", "m-01");
+    let partition = partition_of(cut, READINGS_PARTITIONS);
+    assert_ne!(partition, partition_of(other, READINGS_PARTITIONS));
+    bus.publish(Topic::Readings, (0..5).map(|second| message(cut, line(cut, second, 40.0))).collect()).await.unwrap();
+    let history = room.open_history();
+    let (task, stop) = start_ingest(&room, &bus, &history);
+    let old = ends(&bus).await;
+    soon("everything is taken", async || history.appended().await.unwrap() == old).await;
+    stop.cancel();
+    task.await.unwrap().unwrap();
+    end(&options, &bus).await;
+
+    let Some((options, bus)) = connect().await else { return };
+    let new = vec![message(cut, line(cut, 9, 40.0)), message(other, line(other, 9, 40.0))];
+    bus.publish(Topic::Readings, new).await.unwrap();
+    let history = room.open_history();
+    let positions = Dependencies::default().needed("positions");
+    let (task, stop) = start_ingest_told(&room, &bus, &history, positions.clone());
+    stands_still(&positions, partition, 1, 5).await;
+    let at = usize::from(partition_of(other, READINGS_PARTITIONS));
+    soon("the other one is taken", async || history.appended().await.unwrap()[at] == 1).await;
+    stop.cancel();
+    task.await.unwrap().unwrap();
+    assert_eq!(history.positions().await.unwrap()[usize::from(partition)], 5, "nothing is said to be taken");
+    end(&options, &bus).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn detect_judges_nothing_of_a_log_that_was_cut_until_a_person_says_from_where() {
+    let Some((options, bus)) = connect().await else { return };
+    let room = Room::new();
+    let (cut, other) = ("m-00", "m-01");
+    let (partition, free) = (partition_of(cut, READINGS_PARTITIONS), partition_of(other, READINGS_PARTITIONS));
+    assert_ne!(partition, free);
+    let plant = open(&room, &bus);
+    let send = async |bus: &Bus, machine: &str, seconds: std::ops::Range<i64>, torque_nm: f64| {
+        let messages = seconds.map(|second| message(machine, line(machine, second, torque_nm))).collect();
+        bus.publish(Topic::Readings, messages).await.unwrap();
+    };
+    let stored = async || plant.store.positions([partition]).await.unwrap()[0];
+    // State is saved at 50; the position is 60.
+    send(&bus, cut, 0..50, 40.0).await;
+    let first = start_detect(&room, &plant);
+    soon("all is judged", async || stored().await == 50).await;
+    first.stop.cancel();
+    first.task.await.unwrap().unwrap();
+    send(&bus, cut, 50..60, 40.0).await;
+    let second = start_detect(&room, &plant);
+    soon("all is judged", async || stored().await == 60).await;
+    second.task.abort();
+    let _ = second.task.await;
+    end(&options, &bus).await;
+
+    // The new log reaches beyond the state, and breaks the law from 52 on.
+    let Some((options, bus)) = connect().await else { return };
+    send(&bus, cut, 100..152, 40.0).await;
+    send(&bus, cut, 152..155, 70.0).await;
+    send(&bus, other, 100..101, 70.0).await;
+    let anew = Open { bus: bus.clone(), store: plant.store.clone() };
+    let positions = Dependencies::default().needed("positions");
+    let mut third = start_detect_told(&room, &anew, positions.clone());
+    stands_still(&positions, partition, 55, 60).await;
+    let judged = third.passed.wait_for(|passed| passed.get(usize::from(free)) == Some(&1));
+    tokio::time::timeout(Duration::from_secs(30), judged).await.expect("the other one is judged").unwrap();
+    assert_eq!(alerts(&plant.store).await, [("m-01 power_failure raised".to_owned(), 0, 0)]);
+    assert_eq!(stored().await, 60);
+
+    let database = rusqlite::Connection::open(room.folder.path().join("store.db")).unwrap();
+    database.busy_timeout(Duration::from_secs(10)).unwrap();
+    let number = i32::from(partition);
+    for sql in [
+        "delete from activation where partition = ?1",
+        "delete from snapshot where partition = ?1",
+        "update consumer_offset set next_offset = 0 where partition = ?1",
+    ] {
+        database.execute(sql, [number]).unwrap();
+    }
+    soon("it goes on", async || stored().await == 55).await;
+    assert_eq!(positions.away(), None);
+    let told = [("m-00 power_failure raised".to_owned(), 52, 0), ("m-01 power_failure raised".to_owned(), 0, 0)];
+    assert_eq!(alerts(&plant.store).await, told);
+    third.stop.cancel();
+    third.task.await.unwrap().unwrap();
     end(&options, &bus).await;
 }

@@ -76,6 +76,8 @@ pub(super) struct Facts {
     /// Where one is configured.
     pub(super) registry: Option<Registry>,
     pub(super) portal: Portal,
+    /// Positions above the end of their log; `None`: not known.
+    pub(super) cut: Option<Vec<String>>,
 }
 
 /// What was found of the brokers. `None`: not asked, since something before it failed.
@@ -140,6 +142,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Line> {
     if let Ok(server) = &facts.ai.server {
         lines.log(server, &facts.slot, facts.relay);
     }
+    facts.cut.iter().for_each(|cut| lines.positions(cut));
     lines.redis(&facts.redis);
     facts.registry.iter().for_each(|registry| lines.registry(registry));
     lines.portal(&facts.portal);
@@ -471,6 +474,15 @@ impl Lines {
         } else {
             self.ok(check, says);
         }
+    }
+
+    fn positions(&mut self, cut: &[String]) {
+        if cut.is_empty() {
+            return self.ok("positions", "every one lies on its log");
+        }
+        let next = "these partitions stand still until a person says from where to go on: docs/runbook/topic-deleted.md, then \
+            `millwright topics resume --dry-run`";
+        self.fail("positions", format!("the log ends below them: {}", cut.join("; ")), next);
     }
 
     fn redis(&mut self, nodes: &[(String, Result<Node, String>)]) {

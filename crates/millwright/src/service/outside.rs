@@ -27,6 +27,8 @@ pub(super) struct Outside {
     pub(super) main: Dependency,
     pub(super) ai: Dependency,
     pub(super) redis: Dependency,
+    /// Whether every position lies on its log.
+    pub(super) positions: Dependency,
     /// The bus that was last connected to.
     pub(super) bus: watch::Sender<Option<Bus>>,
     /// How far the readings are taken, by partition.
@@ -52,6 +54,7 @@ impl Outside {
             main: enter("postgres_main", &[Ingest, Portal], &[Detect]),
             ai: enter("postgres_ai", &[Detect, Relay], &[Ingest, Portal]),
             redis: enter("redis", &[], readers),
+            positions: enter("positions", &[Ingest, Detect, Portal], &[]),
             all,
             bus: watch::Sender::new(None),
             passed: watch::Sender::new(Vec::new()),

@@ -291,6 +291,7 @@ impl Needs {
             tally: ingest::Tally::default(),
             passed: self.outside.passed.clone(),
             ready: self.ready.clone(),
+            positions: self.outside.positions.clone(),
             taken: ByDetect::default(),
         };
         Ok(ingest::run(parts, stop).await?)
@@ -319,6 +320,7 @@ impl Needs {
             catalogue: catalogue.subscribe(),
             passed: self.outside.passed.clone(),
             ready: self.ready.clone(),
+            positions: self.outside.positions.clone(),
             taken: ByIngest::default(),
         };
         let done = detect::run(parts, stop).await;

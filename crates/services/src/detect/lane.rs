@@ -158,6 +158,11 @@ impl Lane {
         self.next
     }
 
+    /// Where the store stands, or will when what was taken is committed.
+    pub(super) fn position(&self) -> i64 {
+        self.position
+    }
+
     pub(super) fn needs(&self) -> i64 {
         self.needs.min(self.position)
     }

@@ -56,6 +56,8 @@ struct Place {
     /// `None` before it is started.
     next: Option<i64>,
     at_end: bool,
+    /// It ends below where it was to be read from: nobody waits for it.
+    stopped: bool,
 }
 
 /// What the group decided, in order.
@@ -190,17 +192,23 @@ impl KafkaConsumer {
 
     pub(crate) async fn start(&mut self, partition: u16, offset: i64) -> Result<(), BusError> {
         let (begin, end) = self.bus.bounds(self.topic, partition).await?;
-        check(partition, offset, (begin, end))?;
-        let Some(place) = self.places.get_mut(&partition) else {
-            // Revoked meanwhile, as the next event tells.
-            return Ok(());
-        };
-        *place = Place { next: Some(offset), at_end: false };
+        let checked = check(partition, offset, (begin, end));
+        match &checked {
+            Ok(()) => self.place(partition, Place { next: Some(offset), ..Place::default() }),
+            Err(BusError::Truncated { .. }) => self.place(partition, Place { stopped: true, ..Place::default() }),
+            Err(_) => {}
+        }
+        checked
+    }
+
+    fn place(&mut self, partition: u16, new: Place) {
+        // One that was revoked meanwhile is not there, as the next event tells.
+        let Some(place) = self.places.get_mut(&partition) else { return };
+        *place = new;
         self.held.take_if(|held| held.partition == partition);
         if !self.assigned.contains(&partition) {
             self.moved.insert(partition);
         }
-        Ok(())
     }
 
     pub(crate) fn commit(&self, next: &[(u16, i64)]) {
@@ -222,7 +230,8 @@ impl KafkaConsumer {
             _ => None,
         };
         let has_all = |(partition, place): (&u16, &Place)| {
-            place.next.is_some_and(|next| place.at_end || end(*partition).is_some_and(|end| next >= end))
+            let started = |next| place.at_end || end(*partition).is_some_and(|end| next >= end);
+            place.stopped || place.next.is_some_and(started)
         };
         let waits = !self.assigned.is_empty() || self.held.is_some();
         !waits && !self.places.is_empty() && self.places.iter().all(has_all)
@@ -296,7 +305,7 @@ impl KafkaConsumer {
         let Some(place) = self.places.get_mut(&record.partition) else { return false };
         match place.next {
             Some(next) if record.offset >= next => {
-                *place = Place { next: Some(record.offset + 1), at_end: false };
+                *place = Place { next: Some(record.offset + 1), ..Place::default() };
                 true
             }
             _ => false,

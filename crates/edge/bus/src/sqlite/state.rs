@@ -20,6 +20,8 @@ const TAIL_BYTES: usize = 32 << 20;
 
 /// Above every offset: nothing of the partition waits for the consumer.
 pub(super) const NOT_STARTED: i64 = i64::MAX;
+/// It ends below where it was to be read from: nor is it waited for.
+pub(super) const STOPPED: i64 = i64::MAX - 1;
 
 /// One `send`.
 pub(super) struct Job {
@@ -60,7 +62,7 @@ pub(super) struct State {
     /// Bytes in the queue and in the group that is being committed.
     waiting: u64,
     holds: BTreeMap<&'static str, Vec<i64>>,
-    /// Position of each consumer, by its number; [`NOT_STARTED`] where it reads nothing.
+    /// Position of each consumer, by its number; [`NOT_STARTED`] or [`STOPPED`] where it reads nothing.
     consumers: BTreeMap<u64, Vec<i64>>,
     consumers_made: u64,
     /// Holds moved, or something was dropped, since the writer last looked for more.
@@ -243,16 +245,14 @@ impl State {
     pub(super) fn place_consumer(&mut self, consumer: u64, number: u16, position: i64) -> Result<(), Error> {
         let partition = &self.partitions[usize::from(number)];
         let (begin, end) = (partition.begin, partition.tail.end());
-        if position > end {
-            return Err(Error::Truncated { partition: number, end, position });
-        }
         if position < begin {
             return Err(Error::Gap { partition: number, begin, position });
         }
+        let is_cut = position > end;
         if let Some(positions) = self.consumers.get_mut(&consumer) {
-            positions[usize::from(number)] = position;
+            positions[usize::from(number)] = if is_cut { STOPPED } else { position };
         }
-        Ok(())
+        if is_cut { Err(Error::Truncated { partition: number, end, position }) } else { Ok(()) }
     }
 
     pub(super) fn remove_consumer(&mut self, consumer: u64) {

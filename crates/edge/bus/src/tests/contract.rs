@@ -369,6 +369,18 @@ pub(super) async fn a_position_above_the_end_is_truncated(harness: &impl Harness
     let refused = started(&bus, &[0, 2, 0]).await.map(|_| ());
     assert!(matches!(refused, Err(Error::Truncated { partition: 1, end: 1, position: 2 })));
     until_caught_up(&mut started(&bus, &[0, 1, 0]).await.unwrap()).await;
+
+    // It is stopped alone, and goes on from where it is said.
+    let mut consumer = assigned(&bus, 3).await;
+    for (partition, offset) in [(0, 0), (1, 2), (2, 0)] {
+        assert_eq!(consumer.start(partition, offset).await.is_err(), partition == 1);
+    }
+    until_caught_up(&mut consumer).await;
+    bus.send(vec![batch(0, 1, 10), batch(1, 2, 10), batch(1, 3, 10)]).await.unwrap();
+    assert_eq!(offsets(&take(&mut consumer, 1).await), [(0, 0)]);
+    until_caught_up(&mut consumer).await;
+    consumer.start(1, 1).await.unwrap();
+    assert_eq!(offsets(&take(&mut consumer, 2).await), [(1, 1), (1, 2)]);
 }
 
 pub(super) async fn a_position_below_the_begin_is_a_gap(harness: &impl Harness) {

@@ -4,6 +4,7 @@ mod look;
 mod migrate;
 pub mod outbox_log;
 mod pool;
+mod resume;
 #[cfg(test)]
 pub(crate) mod scratch;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tls;
 pub use look::{Server, SlotState, look, place};
 pub use migrate::{Migration, migrate, status};
 pub use pool::{Pool, Pools, Sizes, Waiting, watch};
+pub use resume::{Place, places, resume};
 
 /// The two databases of a plant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,4 +51,6 @@ pub enum Error {
     Away(#[from] dependency::Away),
     #[error("{} database: migration {name} was edited after it was applied", which.as_str())]
     Edited { which: Which, name: String },
+    #[error("somebody went on from {position} in partition {partition} of {topic}")]
+    Moved { topic: String, partition: u16, position: i64 },
 }

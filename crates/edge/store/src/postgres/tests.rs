@@ -99,3 +99,34 @@ async fn look_until(look: impl Future<Output = ()>, holds: impl Fn() -> bool) {
         held = tokio::time::timeout(Duration::from_secs(20), held) => held.expect("it comes soon"),
     }
 }
+
+#[tokio::test]
+async fn positions_move_all_or_none_and_what_was_said_of_the_old_log_is_forgotten() {
+    let Some(scratch) = Scratch::new(Which::Ai).await else { return };
+    let url = scratch.url();
+    migrate(&url, Which::Ai).await.unwrap();
+    let client = pool::connect(&url, Which::Ai).await.unwrap();
+    client
+        .batch_execute(
+            "insert into consumer_offset values ('sensor-raw-data', 1, 20), ('sensor-raw-data', 2, 30);
+             insert into catalogue (hash, document) values ('h', '{}');
+             insert into activation (topic, partition, from_offset, catalogue_hash)
+                 values ('sensor-raw-data', 1, 0, 'h'), ('sensor-raw-data', 2, 0, 'h');
+             insert into snapshot values (1, 0, 20, ''), (2, 0, 30, '')",
+        )
+        .await
+        .unwrap();
+    let place = |partition, next_offset| Place { topic: "sensor-raw-data".to_owned(), partition, next_offset };
+    assert_eq!(places(&url, Which::Ai).await.unwrap(), [place(1, 20), place(2, 30)]);
+    let held = async || -> (i64, i64) {
+        let sql = "select (select count(*) from activation), (select count(*) from snapshot)";
+        let row = client.query_one(sql, &[]).await.unwrap();
+        (row.get(0), row.get(1))
+    };
+    let overtaken = resume(&url, Which::Ai, &[(place(1, 20), 0), (place(2, 29), 0)]).await;
+    assert!(matches!(overtaken, Err(Error::Moved { partition: 2, position: 29, .. })), "{overtaken:?}");
+    assert_eq!((places(&url, Which::Ai).await.unwrap()[0].clone(), held().await), (place(1, 20), (2, 2)));
+    resume(&url, Which::Ai, &[(place(1, 20), 7)]).await.unwrap();
+    assert_eq!(places(&url, Which::Ai).await.unwrap(), [place(1, 7), place(2, 30)]);
+    assert_eq!(held().await, (1, 1));
+}

@@ -70,6 +70,7 @@ fn well() -> Facts {
         redis: vec![("127.0.0.1:6379".to_owned(), Ok(node))],
         registry: None,
         portal: Portal { address: SocketAddr::from(([127, 0, 0, 1], 8080)), port: Port::Ours { wrong: None } },
+        cut: Some(Vec::new()),
     }
 }
 
@@ -137,6 +138,7 @@ fn a_plant_that_is_well_is_told_so() {
             "postgres.ai wal_level",
             "postgres.ai max_slot_wal_keep_size",
             "postgres.ai slot millwright_relay",
+            "positions",
             "redis 127.0.0.1:6379",
             "portal",
         ]
@@ -204,6 +206,16 @@ fn topics_that_are_not_as_they_should_be() {
         });
     };
     assert_eq!(wrong(one_broker), Vec::<String>::new(), "one broker has one copy");
+}
+
+#[test]
+fn positions_that_their_log_does_not_reach() {
+    let cut = vec!["ingest: partition 2 of sensor-raw-data from 20 to 0 (its log has 0 to 10)".to_owned()];
+    check(
+        |facts| facts.cut = Some(cut),
+        "FAIL  positions: the log ends below them: ingest: partition 2 of sensor-raw-data from 20 to 0",
+        &["stand still", "millwright topics resume --dry-run"],
+    );
 }
 
 #[test]
