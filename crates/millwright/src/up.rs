@@ -158,6 +158,7 @@ impl Up {
             taken: by_detect,
             ready: Arc::default(),
             positions: Default::default(),
+            clocks: Default::default(),
         };
         tasks.spawn(work, "ingest", &health, move |stop| ingest::run(parts.clone(), stop));
         let parts = detect::Parts {
@@ -169,6 +170,7 @@ impl Up {
             taken: by_ingest,
             ready: Arc::default(),
             positions: Default::default(),
+            clocks: Default::default(),
         };
         tasks.spawn(work, "detect", &health, move |stop| detect::run(parts.clone(), stop));
         tasks.spawn(last, "portal", &health, move |stop| serve(portal.clone(), listener.try_clone(), stop));

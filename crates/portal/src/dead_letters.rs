@@ -16,7 +16,7 @@ use serde_json::Value;
 use store::history::{DeadLetter, LetterFilter};
 
 /// The source of what was mended.
-const MENDED: &str = "mended";
+pub const MENDED: &str = "mended";
 
 /// What was refused, newest first.
 #[utoipa::path(

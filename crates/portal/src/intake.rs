@@ -23,6 +23,8 @@ use std::sync::Arc;
 use tracing::error;
 use wire::{Framing, Reject};
 
+/// The source of what comes over HTTP.
+pub const HTTP: &str = "http";
 /// Refusals that an answer lists; the rest are in the dead letters like these.
 const ERRORS_MAX: usize = 10_000;
 /// A body up to this size is decoded where it arrived: handing it to another thread would cost more.
@@ -84,7 +86,7 @@ impl Taken {
     )
 )]
 pub(crate) async fn readings(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    Ok(take(&app, "http", "http", request).await?.answer())
+    Ok(take(&app, HTTP, HTTP, request).await?.answer())
 }
 
 /// Takes a body on behalf of a source; its times are those of the source `clock`.

@@ -29,6 +29,8 @@ mod server;
 mod simulate;
 mod stream;
 
+pub use dead_letters::MENDED;
+pub use intake::HTTP;
 pub use ops_server::{Ops, serve_ops};
 
 use alarms::Alarms;

@@ -19,6 +19,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
+use wire::Clocks;
 
 /// Group of the consumers.
 const GROUP: &str = "detector-group";
@@ -58,6 +59,8 @@ pub struct Parts {
     pub ready: Arc<watch::Sender<bool>>,
     /// Away while a partition stands still.
     pub positions: Dependency,
+    /// As ingest's.
+    pub clocks: Arc<Clocks>,
     /// What ingest had taken before.
     pub taken: ByIngest,
 }

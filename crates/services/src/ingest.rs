@@ -27,7 +27,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
-use wire::{ReadingBatch, Reject, Run, Span};
+use wire::{Clocks, ReadingBatch, Reject, Run, Span};
 
 /// Group of the consumers.
 const GROUP: &str = "ingestor-group";
@@ -54,6 +54,8 @@ pub struct Parts {
     pub ready: Arc<watch::Sender<bool>>,
     /// Away while a partition stands still.
     pub positions: Dependency,
+    /// Of sources that write to the bus themselves; a door has set its own right.
+    pub clocks: Arc<Clocks>,
     /// What detect had taken before.
     pub taken: ByDetect,
 }
@@ -102,7 +104,7 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error>
     parts.history.switch(catalogue.clone()).await?;
     parts.bus.hold("ingest", &parts.history.positions().await?);
     let mut consumer = parts.bus.consumer(Topic::Readings, GROUP)?;
-    let reader = Some(Reader::new(&parts.bus, catalogue));
+    let reader = Some(Reader::new(&parts.bus, catalogue, parts.clocks.clone()));
     let stopped = Stopped::new(Topic::Readings, parts.positions.clone());
     let mut ingest = Ingest { parts, reader, assigned: BTreeMap::new(), stopped };
     let mut hold = tokio::time::interval(HOLD_EVERY);

@@ -7,7 +7,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
-use wire::{BinaryError, Decoder, ErrorCode, ReadingBatch, Reject, Run, Span, Values};
+use wire::{BinaryError, Clocks, Decoder, ErrorCode, ReadingBatch, Reject, Run, Span, Values};
 
 /// So often a value is tried; at the last panic it is refused.
 const TRIES: usize = 3;
@@ -38,11 +38,12 @@ pub(crate) struct Reader {
     /// `None` where every value is a batch.
     decoder: Option<Decoder>,
     schemas: Arc<Schemas>,
+    clocks: Arc<Clocks>,
 }
 
 impl Reader {
-    pub(crate) fn new(bus: &Bus, catalogue: Arc<Catalogue>) -> Reader {
-        let mut reader = Reader { catalogue, decoder: None, schemas: bus.schemas() };
+    pub(crate) fn new(bus: &Bus, catalogue: Arc<Catalogue>, clocks: Arc<Clocks>) -> Reader {
+        let mut reader = Reader { catalogue, decoder: None, schemas: bus.schemas(), clocks };
         if !bus.is_embedded() {
             reader.renew();
         }
@@ -63,7 +64,9 @@ impl Reader {
 
     fn renew(&mut self) {
         // One partition: a record's readings belong to the one that it lies on.
-        self.decoder = Some(Decoder::new(self.catalogue.clone(), 1));
+        let mut decoder = Decoder::new(self.catalogue.clone(), 1);
+        decoder.set_clocks(self.clocks.clone());
+        self.decoder = Some(decoder);
     }
 
     /// Reads the first of these records, of one partition and not empty, and as many after it as can be read with it; and

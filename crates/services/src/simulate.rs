@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use wire::Values;
 
 /// Source of its readings.
-const SOURCE: &str = "simulate";
+pub const SOURCE: &str = "simulate";
 /// A plant so far behind the clock (the machine slept) goes on from now.
 const BEHIND_MAX_US: i64 = 10_000_000;
 /// Pause before a full bus is asked again.

@@ -50,6 +50,7 @@ fn start_behind(room: &Room, open: &Open, taken: ByIngest) -> Running {
         passed: tell,
         ready: Default::default(),
         positions: Default::default(),
+        clocks: Default::default(),
         taken,
     };
     Running { task: tokio::spawn(detect::run(parts, stop.clone())), stop, passed, live }

@@ -21,6 +21,7 @@ pub fn start(room: &Room, open: &Open, history: &History) -> Running {
         passed: Default::default(),
         ready: Default::default(),
         positions: Default::default(),
+        clocks: Default::default(),
         taken: Default::default(),
     };
     (tokio::spawn(ingest::run(parts, stop.clone())), stop, tally)

@@ -17,7 +17,10 @@ use rdkafka::{
 use services::{detect, ingest};
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use store::{AlertQuery, History, LiveValues, Store};
@@ -92,22 +95,26 @@ pub async fn ends(bus: &Bus) -> Vec<i64> {
 pub type Ingesting = (JoinHandle<Result<(), ingest::Error>>, CancellationToken);
 
 pub fn start_ingest(room: &Room, bus: &Bus, history: &History) -> Ingesting {
-    start_ingest_told(room, bus, history, Dependency::default())
+    start(ingest_parts(room, bus, history))
 }
 
-fn start_ingest_told(room: &Room, bus: &Bus, history: &History, positions: Dependency) -> Ingesting {
+fn start(parts: ingest::Parts) -> Ingesting {
     let stop = CancellationToken::new();
-    let parts = ingest::Parts {
+    (tokio::spawn(ingest::run(parts, stop.clone())), stop)
+}
+
+fn ingest_parts(room: &Room, bus: &Bus, history: &History) -> ingest::Parts {
+    ingest::Parts {
         bus: bus.clone(),
         history: history.clone(),
         catalogue: room.catalogue.subscribe(),
         tally: ingest::Tally::default(),
         passed: Default::default(),
         ready: Default::default(),
-        positions,
+        positions: Default::default(),
+        clocks: Default::default(),
         taken: Default::default(),
-    };
-    (tokio::spawn(ingest::run(parts, stop.clone())), stop)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -174,6 +181,34 @@ async fn readings_of_every_form_are_stored_once_and_what_is_refused_is_one_dead_
     end(&options, &bus).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readings_of_a_source_whose_clock_is_not_utc_are_stored_at_their_true_time() {
+    let Some((options, bus)) = connect().await else { return };
+    let room = Room::new();
+    // One that tells no source is the topic's; one that came through a door was set right there.
+    let of = |source: &str| Message {
+        headers: vec![("mw-source".to_owned(), Some(source.into()))],
+        ..message("m-01", line("m-01", 1, 40.0))
+    };
+    bus.publish(Topic::Readings, vec![message("m-01", line("m-01", 0, 40.0)), of("plc"), of("http")]).await.unwrap();
+    let history = room.open_history();
+    let clocks = Arc::new(BTreeMap::from([("sensor-raw-data".to_owned(), 9 * HOUR_US), ("plc".to_owned(), -HOUR_US)]));
+    let (task, stop) = start(ingest::Parts { clocks, ..ingest_parts(&room, &bus, &history) });
+    let ends = ends(&bus).await;
+    soon("everything is taken", async || history.appended().await.unwrap() == ends).await;
+    let machine = catalog::MachineId::try_from("m-01").unwrap();
+    let page = history.logs(&machine, 0, i64::MAX, 10, None).await.unwrap();
+    let mut times: Vec<i64> = page.rows.iter().map(|row| row.timestamp_us).collect();
+    times.sort_unstable();
+    let at = |second: i64| (T0 + second) * 1_000_000;
+    assert_eq!(times, [at(0) - 9 * HOUR_US, at(1), at(1) + HOUR_US]);
+    stop.cancel();
+    task.await.unwrap().unwrap();
+    end(&options, &bus).await;
+}
+
+const HOUR_US: i64 = 3_600_000_000;
+
 pub struct Detecting {
     pub task: JoinHandle<Result<(), detect::Error>>,
     pub stop: CancellationToken,
@@ -196,6 +231,7 @@ fn start_detect_told(room: &Room, open: &Open, positions: Dependency) -> Detecti
         passed: tell,
         ready: Default::default(),
         positions,
+        clocks: Default::default(),
         taken: Default::default(),
     };
     Detecting { task: tokio::spawn(detect::run(parts, stop.clone())), stop, passed, live }
@@ -364,7 +400,8 @@ async fn ingest_stands_still_where_a_topic_was_made_anew_and_goes_on_elsewhere()
     bus.publish(Topic::Readings, new).await.unwrap();
     let history = room.open_history();
     let positions = Dependencies::default().needed("positions");
-    let (task, stop) = start_ingest_told(&room, &bus, &history, positions.clone());
+    let parts = ingest_parts(&room, &bus, &history);
+    let (task, stop) = start(ingest::Parts { positions: positions.clone(), ..parts });
     stands_still(&positions, partition, 1, 5).await;
     let at = usize::from(partition_of(other, READINGS_PARTITIONS));
     soon("the other one is taken", async || history.appended().await.unwrap()[at] == 1).await;

@@ -19,7 +19,7 @@ use machines::Machines;
 use row::Row;
 use serde_json::value::RawValue;
 use sorter::Sorter;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use template::Templates;
 
 /// How messages lie in a value.
@@ -78,6 +78,9 @@ pub struct Decoder {
     tail: Vec<u8>,
 }
 
+/// How far the clocks of sources are ahead of UTC, microseconds, by name (`[[sources]] name, clock_offset`).
+pub type Clocks = BTreeMap<String, i64>;
+
 /// The class that a machine already has, by its id.
 pub(crate) type Bound<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
@@ -99,8 +102,13 @@ impl Decoder {
     /// Names the source of what is decoded from now on, and how far its clock is ahead of UTC (`[[sources]] name,
     /// clock_offset`), microseconds: so much is taken from every event time.
     pub fn set_source(&mut self, name: &str, clock_offset_us: i64) {
-        self.sorter.source = Some(name.to_owned());
+        self.sorter.source = Some(name.into());
         self.sorter.clock_offset_us = clock_offset_us;
+    }
+
+    /// The same for the records of runs, by the source of each.
+    pub fn set_clocks(&mut self, clocks: Arc<Clocks>) {
+        self.sorter.clocks = clocks;
     }
 
     /// Decodes a value that arrived at `arrived_us`. `bound` names the class that a machine already has.

@@ -23,7 +23,7 @@ pub use batch::{Marker, Quality, ReadingBatch, Span, Values};
 pub use binary::BinaryError;
 pub use csv::{CsvDecoder, CsvError, CsvOptions, CsvPlace, CsvProblem, CsvRows};
 
-pub use json::{Decoded, Decoder, Framing, NotReadings, Run};
+pub use json::{Clocks, Decoded, Decoder, Framing, NotReadings, Run};
 pub use number::{ScaledError, decimal_text, scaled};
 pub use partition::partition_of;
 pub use reject::{ErrorCode, Reject};

@@ -2,7 +2,7 @@
 
 use crate::show::{assert_same, summary};
 use catalog::Catalogue;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use wire::{
     Decoded, Decoder, ErrorCode, Framing, NotReadings, ReadingBatch, Run, Span, Values, parse_time, partition_of,
 };
@@ -160,6 +160,20 @@ fn the_clock_offset_of_a_source_is_taken_off() {
     let value = format!("{0}\n{0}\n", GOOD.replace("2025-11-07T15:10:01Z", "2025-11-08T00:10:01Z"));
     let decoded = decoder.decode(value.as_bytes(), Framing::Lines, arrived(), &|_| None);
     assert_eq!(summary(&decoded), format!("0 {ROW}\n1 {ROW}"));
+}
+
+#[test]
+fn in_a_run_the_clock_offset_of_each_source_is_taken_off() {
+    let ahead = GOOD.replace("2025-11-07T15:10:01Z", "2025-11-08T00:10:01Z");
+    let clocks = Arc::new(BTreeMap::from([("plc".to_owned(), 9 * 3_600_000_000)]));
+    let mut decoder = Decoder::new(Arc::new(Catalogue::builtin()), 1);
+    decoder.set_clocks(clocks);
+    let run = decoder.decode_run(records(&[&ahead, GOOD, &ahead, &ahead]), &|_| None);
+    assert_eq!(run.batches[0].timestamp_us, [parse_time(b"2025-11-07T15:10:01Z").unwrap(); 3]);
+    // The fourth is of a source without one.
+    let (place, refused) = &run.rejects[0];
+    assert_eq!((run.rejects.len(), *place, refused.code), (1, 3, ErrorCode::LocalTime));
+    assert!(refused.error.ends_with("set clock_offset of source http"), "{}", refused.error);
 }
 
 #[test]
@@ -460,15 +474,18 @@ fn columns_that_most_readings_lack_are_filled_from_their_first_row_on() {
 }
 
 /// Records of a run, from offset 10 on, a second apart.
-fn decode_run(values: &[&str]) -> Run {
+fn records<'a>(values: &'a [&'a str]) -> impl Iterator<Item = (&'a [u8], Span)> + Clone {
     let span = |at: usize| Span {
         first_row: 0,
         offset: 10 + at as i64,
         arrived_us: arrived() + at as i64 * 1_000_000,
         source: if at.is_multiple_of(2) { "plc".into() } else { "http".into() },
     };
-    let records = values.iter().enumerate().map(|(at, value)| (value.as_bytes(), span(at)));
-    Decoder::new(Arc::new(Catalogue::builtin()), 1).decode_run(records, &|_| None)
+    values.iter().enumerate().map(move |(at, value)| (value.as_bytes(), span(at)))
+}
+
+fn decode_run(values: &[&str]) -> Run {
+    Decoder::new(Arc::new(Catalogue::builtin()), 1).decode_run(records(values), &|_| None)
 }
 
 #[test]

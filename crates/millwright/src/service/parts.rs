@@ -17,7 +17,7 @@ use notify::Notifier;
 use services::{
     Health,
     apart::{ByDetect, ByIngest},
-    detect, ingest, relay, simulate, supervise,
+    detect, ingest, relay, replay, simulate, supervise,
 };
 use std::{collections::BTreeMap, net::TcpListener, sync::Arc, time::Duration};
 use store::{
@@ -28,7 +28,7 @@ use store::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use wire::Values;
+use wire::{Clocks, Values};
 
 /// Connections of one process to one database.
 const POOL: Sizes = Sizes { write: 4, read: 6 };
@@ -242,6 +242,13 @@ impl Needs {
         Ok(bus)
     }
 
+    /// The clocks of sources that write to the bus themselves: what came through a door of ours was set right there.
+    fn clocks(&self) -> Arc<Clocks> {
+        let doors = [portal::HTTP, portal::MENDED, simulate::SOURCE, replay::SOURCE];
+        let foreign = self.config.sources.iter().filter(|source| !doors.contains(&&*source.name));
+        Arc::new(foreign.map(|source| (source.name.clone(), source.clock_offset.0)).collect())
+    }
+
     fn store(&self) -> Result<Store, Error> {
         let Outside { main, ai, .. } = &self.outside;
         let pools = |url: &str, which| Pools::new(url, which, self.service.name(), POOL);
@@ -292,6 +299,7 @@ impl Needs {
             passed: self.outside.passed.clone(),
             ready: self.ready.clone(),
             positions: self.outside.positions.clone(),
+            clocks: self.clocks(),
             taken: ByDetect::default(),
         };
         Ok(ingest::run(parts, stop).await?)
@@ -321,6 +329,7 @@ impl Needs {
             passed: self.outside.passed.clone(),
             ready: self.ready.clone(),
             positions: self.outside.positions.clone(),
+            clocks: self.clocks(),
             taken: ByIngest::default(),
         };
         let done = detect::run(parts, stop).await;

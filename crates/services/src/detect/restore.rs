@@ -5,7 +5,7 @@ use super::{
     lane::{Lane, Recall, Switch},
 };
 use crate::record::Reader;
-use bus::{Bus, Topic};
+use bus::Topic;
 use catalog::Catalogue;
 use engine::{Engine, SnapshotError};
 use std::{
@@ -24,7 +24,7 @@ pub(super) async fn lanes(parts: &Parts, current: &Arc<Catalogue>, partitions: &
     let positions = parts.store.positions(partitions.iter().copied()).await?;
     let mut restoring = JoinSet::new();
     for (partition, position) in partitions.iter().copied().zip(positions) {
-        restoring.spawn(lane(parts.bus.clone(), parts.store.clone(), current.clone(), partition, position));
+        restoring.spawn(lane(parts.clone(), current.clone(), partition, position));
     }
     let mut lanes = Vec::new();
     while let Some(lane) = restoring.join_next().await {
@@ -36,7 +36,8 @@ pub(super) async fn lanes(parts: &Parts, current: &Arc<Catalogue>, partitions: &
     Ok(lanes)
 }
 
-async fn lane(bus: Bus, store: Store, current: Arc<Catalogue>, partition: u16, position: i64) -> Result<Lane, Error> {
+async fn lane(parts: Parts, current: Arc<Catalogue>, partition: u16, position: i64) -> Result<Lane, Error> {
+    let Parts { bus, store, clocks, .. } = parts;
     let mut past = Past { activations: store.activations(partition).await?, known: BTreeMap::new(), store };
     past.known.insert(current.hash().to_owned(), current.clone());
     let mut standing = past.store.standing_on(partition).await?;
@@ -66,7 +67,7 @@ async fn lane(bus: Bus, store: Store, current: Arc<Catalogue>, partition: u16, p
         switches.push_back(Switch { at: from_offset, catalogue: past.catalogue(&catalogue_hash).await? });
     }
     let recorded = past.activations.last().is_some_and(|last| last.catalogue_hash == current.hash());
-    let reader = Reader::new(&bus, catalogue);
+    let reader = Reader::new(&bus, catalogue, clocks);
     let mut lane = Lane::new(partition, engine, reader, switches, position, from);
     lane.recall(if is_whole {
         standing.retain(|alert| alert.condition == NO_DATA);

@@ -37,8 +37,10 @@ pub(crate) struct Sorter {
     partitions: u16,
     pub(crate) classes: Vec<Arc<Class>>,
     pub(super) machines: Machines,
-    pub(crate) source: Option<String>,
+    pub(crate) source: Option<Arc<str>>,
     pub(crate) clock_offset_us: i64,
+    /// Of the sources of a run's records.
+    pub(crate) clocks: Arc<crate::Clocks>,
     /// Number of the value at hand, which tells what of a machine is out of date.
     value: u32,
     arrived_us: i64,
@@ -65,6 +67,7 @@ impl Sorter {
             machines: Machines::new(),
             source: None,
             clock_offset_us: 0,
+            clocks: Arc::default(),
             value: 0,
             arrived_us: 0,
             record: None,
@@ -93,6 +96,8 @@ impl Sorter {
     /// Goes on with the next record of a run: what was opened stays open, places in the value begin anew.
     pub(super) fn begin_record(&mut self, record: Span) {
         self.arrived_us = record.arrived_us;
+        self.clock_offset_us = self.clocks.get(&*record.source).copied().unwrap_or(0);
+        self.source = Some(record.source.clone());
         self.decoded.messages = 0;
         self.record = Some(record);
     }
