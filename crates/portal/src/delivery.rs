@@ -117,7 +117,7 @@ pub(crate) async fn deliver(store: &Store, alarms: &Alarms, stop: &CancellationT
 async fn follow(parts: &crate::Parts, alarms: &Alarms, stop: &CancellationToken) -> Result<(), Error> {
     let mut consumer = parts.bus.consumer(Topic::Alerts, GROUP)?;
     let schemas = parts.bus.schemas();
-    let mut stopped = Stopped::new(Topic::Alerts, parts.settings.dependencies.needed("positions"));
+    let mut stopped = Stopped::new(Topic::Alerts, parts.settings.dependencies.spared("positions"));
     let mut go_on = tokio::time::interval(GO_ON_EVERY);
     go_on.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -138,8 +138,8 @@ async fn follow(parts: &crate::Parts, alarms: &Alarms, stop: &CancellationToken)
             event = consumer.next(LOT_BYTES) => event,
         };
         let event = match event {
-            // A client that has read a topic may not find the one that was made in its place. What is cut stands still from the
-            // next assignment on.
+            // A client that has read a topic may not find the one that was made in its place. What is cut stands still
+            // from the next assignment on.
             Err(bus::Error::Truncated { .. }) => {
                 stopped.release_all();
                 consumer = parts.bus.consumer(Topic::Alerts, GROUP)?;

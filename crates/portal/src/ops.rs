@@ -1,10 +1,6 @@
 //! Whether the process lives, is ready, and how it does.
 
-use crate::{
-    answer::{self, object},
-    app::App,
-    problem::Problem,
-};
+use crate::{answer, app::App, problem::Problem};
 use axum::{
     extract,
     http::{StatusCode, header},
@@ -12,7 +8,9 @@ use axum::{
 };
 use dependency::{Dependencies, State};
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
 
 /// Whether the process answers at all.
 #[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, description = "It does", body = Object)))]
@@ -26,8 +24,8 @@ pub(crate) async fn livez() -> Response {
     path = "/readyz",
     tag = "operations",
     responses(
-        (status = 200, description = "Ready", body = Object),
-        (status = 503, description = "Not ready; `parts` and `dependencies` say which, since when and why", body = Object),
+        (status = 200, description = "Ready", body = Readiness),
+        (status = 503, description = "Not ready; `parts` and `dependencies` say which, since when and why", body = Readiness),
     )
 )]
 pub(crate) async fn readyz(extract::State(app): extract::State<App>) -> Response {
@@ -52,30 +50,65 @@ pub(crate) fn ready_answer(
     let mut failed: Vec<&str> =
         parts.iter().filter(|(part, wrong)| needed.contains(part) && wrong.is_some()).map(|(part, _)| *part).collect();
     failed.extend(states.iter().filter(|state| is_missed(state)).map(|state| state.name));
-    let states: Vec<Value> = states.iter().map(dependency).collect();
-    let parts: Vec<Value> =
-        parts.iter().map(|(part, wrong)| json!({ "part": part, "ok": wrong.is_none(), "wrong": wrong })).collect();
     let (status, word) =
         if failed.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
-    let body = object([
-        ("status", word.into()),
-        ("failed", failed.into()),
-        ("parts", parts.into()),
-        ("dependencies", states.into()),
-        ("buffered", json!(dependencies.buffered())),
-    ]);
-    answer::json(status, Value::Object(body).to_string())
+    let body = Readiness {
+        status: word,
+        failed,
+        parts: parts.iter().map(|(part, wrong)| Part { part, ok: wrong.is_none(), wrong: wrong.as_deref() }).collect(),
+        dependencies: states.iter().map(Needed::from).collect(),
+        buffered: dependencies.buffered(),
+    };
+    answer::json(status, serde_json::to_string(&body).expect("its keys are strings"))
+}
+
+/// Whether the process does its work.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Readiness<'a> {
+    /// `ready` or `not ready`.
+    status: &'static str,
+    /// Needed parts and dependencies that are not well.
+    failed: Vec<&'a str>,
+    parts: Vec<Part<'a>>,
+    /// What is outside of the process.
+    dependencies: Vec<Needed<'a>>,
+    /// What waits meanwhile, by name; null: that cannot be told.
+    buffered: BTreeMap<&'static str, Option<i64>>,
+}
+
+/// A loop of the process.
+#[derive(Serialize, utoipa::ToSchema)]
+struct Part<'a> {
+    part: &'a str,
+    ok: bool,
+    wrong: Option<&'a str>,
+}
+
+/// What the process depends on.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = ReadinessDependency)]
+struct Needed<'a> {
+    name: &'static str,
+    ok: bool,
+    /// Nothing works without it.
+    needed: bool,
+    /// When it first failed, RFC 3339.
+    since: Option<String>,
+    /// How it failed last.
+    error: Option<&'a str>,
+}
+
+impl<'a> From<&'a State> for Needed<'a> {
+    fn from(State { name, needed, away }: &'a State) -> Needed<'a> {
+        let since = away.as_ref().map(|away| wire::format_time(away.since_us));
+        let error = away.as_ref().map(|away| &*away.error);
+        Needed { name, ok: away.is_none(), needed: *needed, since, error }
+    }
 }
 
 /// Whether something is away without which nothing works.
 pub(crate) fn is_missed(state: &State) -> bool {
     state.needed && state.away.is_some()
-}
-
-fn dependency(State { name, needed, away }: &State) -> Value {
-    let since = away.as_ref().map(|away| wire::format_time(away.since_us));
-    let error = away.as_ref().map(|away| &away.error);
-    json!({ "name": name, "ok": away.is_none(), "needed": needed, "since": since, "error": error })
 }
 
 /// Figures in Prometheus' text format.

@@ -260,8 +260,8 @@ impl Detector {
         self.take(consumer, Event::Assigned(ours)).await
     }
 
-    /// Lets go of everything and joins the group as another: a client that has read a topic may not find the one that was made
-    /// in its place.
+    /// Lets go of everything and joins the group as another: a client that has read a topic may not find the one that was
+    /// made in its place.
     async fn join_anew(&mut self, consumer: &mut Consumer) -> Result<(), Error> {
         let ours = self.assigned.iter().copied().collect();
         self.take(consumer, Event::Revoked(ours)).await?;

@@ -268,8 +268,8 @@ impl Ingest {
         Ok(())
     }
 
-    /// Lets go of everything and joins the group as another: a client that has read a topic may not find the one that was made
-    /// in its place.
+    /// Lets go of everything and joins the group as another: a client that has read a topic may not find the one that was
+    /// made in its place.
     async fn join_anew(&mut self, consumer: &mut Consumer) -> Result<(), Error> {
         let mut ours: Vec<u16> = self.assigned.keys().copied().collect();
         ours.extend(self.stopped.standing().iter().map(|(partition, _)| *partition));

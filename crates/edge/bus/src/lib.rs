@@ -329,7 +329,8 @@ impl Consumer {
     ///
     /// # Errors
     /// The bus cannot be read or is closed; [`Error::Gap`] and [`Error::Truncated`]: what comes next for a partition is
-    /// gone, or was never there, and another consumer may go on; [`Error::Registry`]: what comes next cannot be read without it, and is not passed over.
+    /// gone, or was never there, and another consumer may go on; [`Error::Registry`]: what comes next cannot be read
+    /// without it, and is not passed over.
     pub async fn next(&mut self, bytes: usize) -> Result<Event, Error> {
         match &mut self.0 {
             Log::Sqlite(consumer) => consumer.next(bytes).await,
@@ -342,8 +343,8 @@ impl Consumer {
     /// log that begins above the offset is a gap.
     ///
     /// # Errors
-    /// [`Error::Gap`]: it stays as it was. [`Error::Truncated`]: nothing of it comes, and [`Consumer::caught_up`] waits for none.
-    /// Another offset can be tried.
+    /// [`Error::Gap`]: it stays as it was. [`Error::Truncated`]: nothing of it comes, and [`Consumer::caught_up`] waits
+    /// for none. Another offset can be tried.
     pub async fn start(&mut self, partition: u16, offset: i64) -> Result<(), Error> {
         match &mut self.0 {
             Log::Sqlite(consumer) => consumer.start(partition, offset),
@@ -359,8 +360,8 @@ impl Consumer {
         }
     }
 
-    /// Something is assigned, all of it is started or stopped, and nothing waits; of Kafka nothing that is older than a second, and
-    /// its brokers answer.
+    /// Something is assigned, all of it is started or stopped, and nothing waits; of Kafka nothing that is older than a
+    /// second, and its brokers answer.
     pub fn caught_up(&self) -> bool {
         match &self.0 {
             Log::Sqlite(consumer) => consumer.caught_up(),

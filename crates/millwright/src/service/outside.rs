@@ -54,7 +54,7 @@ impl Outside {
             main: enter("postgres_main", &[Ingest, Portal], &[Detect]),
             ai: enter("postgres_ai", &[Detect, Relay], &[Ingest, Portal]),
             redis: enter("redis", &[], readers),
-            positions: enter("positions", &[Ingest, Detect, Portal], &[]),
+            positions: enter("positions", &[Ingest, Detect], &[Portal]),
             all,
             bus: watch::Sender::new(None),
             passed: watch::Sender::new(Vec::new()),

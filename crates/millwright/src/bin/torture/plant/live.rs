@@ -23,7 +23,7 @@ use std::{
 };
 
 /// Machines that send once a second. In a spell of 50 s every third breaks the power law once.
-pub const MACHINES: u64 = 100;
+pub const MACHINES: u64 = 200;
 /// Until the portal takes what it is asked for; longer than any engine is away.
 const PATIENCE: Duration = Duration::from_secs(60);
 
