@@ -78,6 +78,8 @@ pub struct Options {
     /// What is on a partition is the beginning of what was sent to it, whatever failed: the last record tells all. Who
     /// sends waits for brokers that are away, for ever.
     pub gapless: bool,
+    /// Members of groups would rather have much at once than soon: a record may come 50 ms later.
+    pub patient: bool,
     /// Told whether the brokers answer. Readings are not given to brokers that are known to be away.
     pub brokers: Dependency,
     /// Told whether the registry answers, where it is asked.

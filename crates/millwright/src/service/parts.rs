@@ -234,9 +234,14 @@ pub(super) async fn run(
 impl Needs {
     async fn bus(&self) -> Result<Bus, Error> {
         let Outside { kafka, registry, .. } = &self.outside;
-        let gapless = self.service == Service::Relay;
-        let options =
-            kafka::Options { brokers: kafka.clone(), schemas: registry.clone(), gapless, ..self.plant.kafka.clone() };
+        let options = kafka::Options {
+            brokers: kafka.clone(),
+            schemas: registry.clone(),
+            gapless: self.service == Service::Relay,
+            // Nobody waits for a reading to be stored, and detect has the processor meanwhile.
+            patient: self.service == Service::Ingest,
+            ..self.plant.kafka.clone()
+        };
         let bus = Bus::connect(options).await?;
         self.outside.bus.send_replace(Some(bus.clone()));
         Ok(bus)
