@@ -25,7 +25,7 @@ const PRUNE_OUTBOX: i64 = 1_000;
 /// The wall clock may be set: it is asked again at least this often.
 const CLOCK_AT_LEAST: Duration = Duration::from_secs(30);
 /// How often it is asked whether a partition that stands still is to go on.
-const GO_ON_EVERY: Duration = Duration::from_secs(1);
+const GO_ON_EVERY: Duration = Duration::from_millis(200);
 /// How often machines on two partitions are looked for.
 const SCATTERED_EVERY: Duration = Duration::from_secs(5);
 /// How often old rows are looked for.
@@ -124,7 +124,10 @@ async fn follow(parts: &crate::Parts, alarms: &Alarms, stop: &CancellationToken)
         let event = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            _ = go_on.tick() => {
+            _ = go_on.tick(), if !stopped.is_empty() => {
+                for partition in stopped.mistaken(&parts.bus).await {
+                    start(&mut consumer, &mut stopped, alarms, partition).await?;
+                }
                 let mut moved = false;
                 for (partition, stood) in stopped.standing() {
                     moved |= alarms.position(partition).await? != stood;

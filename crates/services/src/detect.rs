@@ -33,6 +33,8 @@ const SHOW_EVERY: Duration = Duration::from_millis(100);
 const SHOW_SHARE: u32 = 50;
 /// Silence is looked for and snapshots are thought of so often.
 const SECOND: Duration = Duration::from_secs(1);
+/// How often it is asked whether a partition that stands still is to go on.
+const GO_ON_EVERY: Duration = Duration::from_millis(200);
 /// A partition that was given readings is saved after this time ...
 const SAVE_AFTER: Duration = Duration::from_secs(30);
 /// ... or after so many readings: what a restart may have to replay.
@@ -92,6 +94,8 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error>
     let mut detector = Detector::new(parts, catalogue);
     let mut second = interval(SECOND);
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut go_on = interval(GO_ON_EVERY);
+    go_on.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let done = tokio::select! {
             biased;
@@ -106,7 +110,8 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error>
                 detector.show();
                 Ok(())
             }
-            _ = second.tick() => detector.tick(&mut consumer).await,
+            _ = second.tick() => detector.tick(&consumer).await,
+            _ = go_on.tick(), if !detector.stopped.is_empty() => detector.go_on(&mut consumer).await,
             event = consumer.next(LOT_BYTES) => match event {
                 // Those that are cut stand still from the next assignment on.
                 Err(bus::Error::Truncated { .. }) if !detector.parts.bus.is_embedded() => {
@@ -232,8 +237,7 @@ impl Detector {
     }
 
     /// What is due every second.
-    async fn tick(&mut self, consumer: &mut Consumer) -> Result<(), Error> {
-        self.go_on(consumer).await?;
+    async fn tick(&mut self, consumer: &Consumer) -> Result<(), Error> {
         if consumer.caught_up() {
             self.find_silent().await?;
             self.commit_positions();
@@ -269,12 +273,13 @@ impl Detector {
         Ok(())
     }
 
-    /// Goes on once a person has moved the position of a partition that stands still.
+    /// Goes on where a partition that stands still is whole after all, or a person has moved its position.
     async fn go_on(&mut self, consumer: &mut Consumer) -> Result<(), Error> {
-        let standing = self.stopped.standing();
-        if standing.is_empty() {
-            return Ok(());
+        let mistaken = self.stopped.mistaken(&self.parts.bus).await;
+        if !mistaken.is_empty() {
+            self.take(consumer, Event::Assigned(mistaken)).await?;
         }
+        let standing = self.stopped.standing();
         let positions = self.parts.store.positions(standing.iter().map(|(partition, _)| *partition)).await?;
         if standing.iter().zip(positions).all(|((_, stood), position)| position == *stood) {
             return Ok(());

@@ -37,6 +37,8 @@ const LOT_BYTES: usize = 2 << 20;
 const DECODE_APART_BYTES: usize = 64 << 10;
 /// How often the bus is told what it must keep.
 const HOLD_EVERY: Duration = Duration::from_secs(1);
+/// How often it is asked whether a partition that stands still is to go on.
+const GO_ON_EVERY: Duration = Duration::from_millis(200);
 /// A stop takes what waits on the bus along, for no longer than this.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 
@@ -109,6 +111,8 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error>
     let mut ingest = Ingest { parts, reader, assigned: BTreeMap::new(), stopped };
     let mut hold = tokio::time::interval(HOLD_EVERY);
     hold.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut go_on = tokio::time::interval(GO_ON_EVERY);
+    go_on.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
@@ -118,10 +122,8 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error>
                 ingest.parts.history.switch(catalogue.clone()).await?;
                 ingest.reader().switch(catalogue);
             }
-            _ = hold.tick() => {
-                ingest.tell(&consumer).await?;
-                ingest.go_on(&mut consumer).await?;
-            }
+            _ = hold.tick() => ingest.tell(&consumer).await?,
+            _ = go_on.tick(), if !ingest.stopped.is_empty() => ingest.go_on(&mut consumer).await?,
             event = consumer.next(LOT_BYTES) => match event {
                 // Those that are cut stand still from the next assignment on.
                 Err(bus::Error::Truncated { .. }) if !ingest.parts.bus.is_embedded() => {
@@ -278,12 +280,12 @@ impl Ingest {
         Ok(())
     }
 
-    /// Goes on once a person has moved the position of a partition that stands still.
+    /// Goes on where a partition that stands still is whole after all, or a person has moved its position.
     async fn go_on(&mut self, consumer: &mut Consumer) -> Result<(), Error> {
-        let standing = self.stopped.standing();
-        if standing.is_empty() {
-            return Ok(());
+        for partition in self.stopped.mistaken(&self.parts.bus).await {
+            self.start(consumer, partition).await?;
         }
+        let standing = self.stopped.standing();
         let positions = self.parts.history.positions().await?;
         if standing.iter().all(|(partition, stood)| positions[usize::from(*partition)] == *stood) {
             return Ok(());

@@ -1,9 +1,15 @@
 //! Partitions that end below the position of who reads them: whether records are lost is for a person to say, so they
 //! stand still, and the others go on.
 
-use crate::Topic;
+use crate::{Bus, Topic};
 use dependency::Dependency;
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+/// A broker that comes back tells for a moment of an end that lies before the true one; a log that was cut stays so.
+const DOUBT: Duration = Duration::from_secs(30);
 
 /// The partitions of a topic that stand still for one reader. As long as there is one, the reader's dependency `positions`
 /// is away.
@@ -12,7 +18,14 @@ pub struct Stopped {
     topic: Topic,
     /// What readiness is told by.
     positions: Dependency,
-    partitions: BTreeMap<u16, Ends>,
+    partitions: BTreeMap<u16, Standing>,
+}
+
+/// One that stands still.
+#[derive(Debug)]
+struct Standing {
+    ends: Ends,
+    since: Instant,
 }
 
 /// Where a log ends that is cut.
@@ -39,10 +52,12 @@ impl Stopped {
     /// A partition ends below the position that the database has.
     pub fn stop(&mut self, partition: u16, end: i64, position: i64) {
         let ends = Ends { topic: self.topic.name(), partition, end, position };
-        if self.partitions.get(&partition) != Some(&ends) {
+        let stood = self.partitions.get(&partition).filter(|standing| standing.ends.position == position);
+        let since = stood.map_or_else(Instant::now, |standing| standing.since);
+        if stood.is_none() {
             tracing::error!(partition, end, position, "{ends}");
-            self.partitions.insert(partition, ends);
         }
+        self.partitions.insert(partition, Standing { ends, since });
         self.tell();
     }
 
@@ -59,15 +74,33 @@ impl Stopped {
         self.positions.answered();
     }
 
+    /// None stands still.
+    pub fn is_empty(&self) -> bool {
+        self.partitions.is_empty()
+    }
+
     /// Partitions that stand still, each with the position that it stands at; to be asked for again and again.
     pub fn standing(&self) -> Vec<(u16, i64)> {
         self.tell();
-        self.partitions.iter().map(|(partition, ends)| (*partition, ends.position)).collect()
+        self.partitions.iter().map(|(partition, standing)| (*partition, standing.ends.position)).collect()
+    }
+
+    /// Those that reach their positions after all, as a broker that came back tells; nothing of them is missing.
+    pub async fn mistaken(&self, bus: &Bus) -> Vec<u16> {
+        let mut reached = Vec::new();
+        for (partition, Standing { ends, since }) in &self.partitions {
+            if since.elapsed() < DOUBT
+                && bus.bounds(self.topic, *partition).await.is_ok_and(|(_, end)| end >= ends.position)
+            {
+                reached.push(*partition);
+            }
+        }
+        reached
     }
 
     fn tell(&self) {
-        if let Some(ends) = self.partitions.values().next() {
-            self.positions.failed(ends);
+        if let Some(standing) = self.partitions.values().next() {
+            self.positions.failed(&standing.ends);
         }
     }
 }
