@@ -129,7 +129,7 @@ pub enum TopicsCommand {
     #[command(
         after_help = "A partition that ends below the position of who reads it stands still, and /readyz says so: going on by \
 itself would skip what comes.\nWhether records are lost is yours to say; docs/runbook/topic-deleted.md has the steps. Services may run \
-meanwhile: they go on within a second.\n\nExamples:\n  millwright topics resume --dry-run --config plant.toml\n  \
+meanwhile: they go on within seconds.\n\nExamples:\n  millwright topics resume --dry-run --config plant.toml\n  \
 millwright topics resume --config plant.toml"
     )]
     Resume {

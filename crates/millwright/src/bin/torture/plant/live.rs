@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Machines that send once a second. In a spell of 50 s every third breaks the power law once.
+/// Machines that send once a second. In 50 s a third of them breaks the power law.
 pub const MACHINES: u64 = 200;
 /// Until the portal takes what it is asked for; longer than any engine is away.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -112,10 +112,10 @@ impl Hook {
         Ok(Hook { url, state })
     }
 
-    /// What was told of machines whose names begin so.
-    pub fn heard(&self, machines: &str) -> Heard {
+    /// What was told of these machines.
+    pub fn heard(&self, machines: impl Fn(&str) -> bool) -> Heard {
         let taken = self.state.lock().expect("no one panics with it");
-        let ours = |bodies: &[Value]| bodies[0]["machine_id"].as_str().is_some_and(|name| name.starts_with(machines));
+        let ours = |bodies: &[Value]| bodies[0]["machine_id"].as_str().is_some_and(&machines);
         taken
             .heard
             .iter()
