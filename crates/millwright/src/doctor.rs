@@ -13,6 +13,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use bus::{
+    Topic,
     kafka::{admin, look},
     registry,
 };
@@ -32,6 +33,9 @@ const CONNECT_MAX: Duration = Duration::from_secs(2);
 const ANSWER_MAX: Duration = Duration::from_secs(8);
 /// Within this time brokers have told of the cluster; less than an answer, so that what is known without one is still heard.
 const LOOK_MAX: Duration = Duration::from_secs(6);
+/// The groups of the services, and what they read.
+const GROUPS: [(Topic, &str); 3] =
+    [(Topic::Readings, "ingestor-group"), (Topic::Readings, "detector-group"), (Topic::Alerts, "portal-group")];
 /// The slot of the connector that deploy/debezium describes.
 const DEBEZIUM_SLOT: &str = "millwright_debezium";
 
@@ -120,6 +124,7 @@ async fn kafka(config: &Config, plant: &Plant) -> Kafka {
         topics: wanted.iter().map(|topic| topic.name.clone()).collect(),
         changes: None,
         protocols: None,
+        groups: Vec::new(),
         wanted: config.bus.group_protocol,
     };
     if facts.seeds.iter().all(|(_, wrong)| wrong.is_some()) {
@@ -147,6 +152,9 @@ async fn kafka(config: &Config, plant: &Plant) -> Kafka {
     if let Some(near) = near {
         facts.changes = Some(within(admin::difference(options, &wanted)).await);
         facts.protocols = Some(within(look::group_protocols(options, near.id)).await);
+        for (topic, group) in GROUPS {
+            facts.groups.push((group, within(look::coordinated(options, topic, group)).await.err()));
+        }
     }
     facts.cluster = Some(Ok(cluster));
     facts

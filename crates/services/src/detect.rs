@@ -252,6 +252,7 @@ impl Detector {
     async fn start_over(&mut self, consumer: &mut Consumer) -> Result<(), Error> {
         tracing::warn!("another detector went on from a position of this one: it starts over from the store");
         metrics::counter!("millwright_detect_fenced_total").increment(1);
+        consumer.overtaken();
         // What is still on its way may be overtaken too.
         for done in [self.settle().await, self.settle_save().await] {
             match done {

@@ -202,6 +202,7 @@ impl Ingest {
             Event::Records(records) => match self.store(records).await {
                 Err(Error::History(history::Error::Fenced { partition, expected, found })) => {
                     told_fenced(partition, expected, found);
+                    consumer.overtaken();
                     let ours: Vec<u16> = self.assigned.keys().copied().collect();
                     for partition in ours {
                         self.start(consumer, partition).await?;

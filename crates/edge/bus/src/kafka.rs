@@ -7,6 +7,7 @@
 pub mod admin;
 mod client;
 mod consumer;
+mod group;
 mod letter;
 pub mod look;
 mod reader;

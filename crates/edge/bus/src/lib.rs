@@ -360,6 +360,15 @@ impl Consumer {
         }
     }
 
+    /// To be told where a write was fenced off: another consumer went on from a position of this one. Two that are in groups
+    /// of different names, since no broker coordinated one of them for a while, find together by that.
+    pub fn overtaken(&mut self) {
+        match &mut self.0 {
+            Log::Sqlite(_) => {}
+            Log::Kafka(consumer) => consumer.overtaken(),
+        }
+    }
+
     /// Something is assigned, all of it is started or stopped, and nothing waits; of Kafka nothing that is older than a
     /// second, and its brokers answer.
     pub fn caught_up(&self) -> bool {

@@ -93,6 +93,8 @@ pub(super) struct Kafka {
     pub(super) changes: Option<Result<Vec<Change>, String>>,
     /// The group protocols that a broker speaks, where it says so.
     pub(super) protocols: Option<Result<Option<String>, String>>,
+    /// The groups of the services, and why no broker coordinates one.
+    pub(super) groups: Vec<(&'static str, Option<String>)>,
     /// `bus.group_protocol`
     pub(super) wanted: GroupProtocol,
 }
@@ -315,6 +317,13 @@ impl Lines {
 
     fn groups(&mut self, kafka: &Kafka) {
         let check = "kafka groups";
+        let lost = kafka.groups.iter().filter_map(|(group, wrong)| Some(format!("{group} ({})", wrong.as_ref()?)));
+        let lost: Vec<String> = lost.collect();
+        if !lost.is_empty() {
+            let next = "start the brokers again, one after the other; where that changes nothing, the runbook's page on a group that no \
+                        broker coordinates mends it. The services go on by other names of their groups meanwhile";
+            return self.fail(check, format!("no broker coordinates {}", lost.join(", ")), next);
+        }
         let newer = match &kafka.protocols {
             None => return,
             Some(Err(wrong)) => {

@@ -128,6 +128,15 @@ pub(super) fn watched<C: ConsumerContext>(
     config.create_with_context(context).map_err(wrong_settings)
 }
 
+/// Who asks what a group has committed, and does not join it.
+pub(super) fn outsider(options: &Options, group: &str) -> Result<BaseConsumer<Context>, Error> {
+    let mut config = settings(options, &CONSUMER, &options.consumer_settings);
+    fix(&mut config, &CONSUMER_FIXED);
+    config.set("statistics.interval.ms", "0");
+    config.set("group.id", group);
+    config.create_with_context(Context("outsider")).map_err(wrong_settings)
+}
+
 /// Who reads in a group.
 pub(super) fn member<C, M>(options: &Options, group: &str, classic: bool, context: C) -> Result<M, Error>
 where

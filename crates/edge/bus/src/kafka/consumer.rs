@@ -3,7 +3,11 @@
 //! What the group decides is carried out late. An assignment is taken up at the `next` after the one that told it, when
 //! the places to start from are known; a revocation is given in to there, too, when what was in hand is committed.
 
-use super::{Error, Inner, Protocol, client, reader::ToRecord};
+use super::{
+    Error, Inner, Protocol, client,
+    group::{Group, Holds, Seen},
+    reader::ToRecord,
+};
 use crate::{Error as BusError, Event, Record, Topic, registry};
 use rdkafka::{
     ClientContext, Offset, Statistics, TopicPartitionList,
@@ -27,7 +31,7 @@ use tokio::{sync::Notify, task::JoinHandle};
 pub struct KafkaConsumer {
     bus: Arc<Inner>,
     topic: Topic,
-    group: String,
+    group: Group,
     /// `None` only while it is being dropped.
     stream: Option<StreamConsumer<Member>>,
     changes: Arc<Changes>,
@@ -72,6 +76,8 @@ struct Changes {
 enum Change {
     Assigned(Vec<u16>),
     Revoked(Vec<u16>),
+    /// With the membership that gave them.
+    Lost(Vec<u16>),
 }
 
 /// The client's side of a consumer.
@@ -126,7 +132,7 @@ impl KafkaConsumer {
         Ok(KafkaConsumer {
             bus,
             topic,
-            group: group.to_owned(),
+            group: Group::new(group),
             stream: Some(stream),
             changes,
             classic,
@@ -144,7 +150,6 @@ impl KafkaConsumer {
 
     pub(crate) async fn next(&mut self, bytes: usize) -> Result<Event, BusError> {
         self.take_up()?;
-        let changes = self.changes.clone();
         let mut closed = self.bus.closed.subscribe();
         loop {
             if self.doubt {
@@ -161,6 +166,7 @@ impl KafkaConsumer {
                 let schemas = self.bus.schemas.clone();
                 let ask = || tokio::spawn(async move { schemas.learn(id).await });
                 let learning = self.learning.get_or_insert_with(ask);
+                let changes = self.changes.clone();
                 tokio::select! {
                     biased;
                     _ = closed.wait_for(|closed| *closed) => return Err(BusError::Closed),
@@ -173,14 +179,20 @@ impl KafkaConsumer {
                 continue;
             }
             if let Some(record) = self.held.take() {
+                self.group.gave();
                 return Ok(Event::Records(self.gather(record, bytes)));
             }
+            let changes = self.changes.clone();
             let stream = self.stream.as_ref().expect("it is not being dropped");
             let read = tokio::select! {
                 biased;
                 _ = closed.wait_for(|closed| *closed) => return Err(BusError::Closed),
                 () = changes.come.notified() => continue,
                 message = stream.recv() => message.map(|message| self.to_record.of(&message)),
+                seen = self.group.look(&self.bus, self.topic) => {
+                    self.judge(seen)?;
+                    continue;
+                }
             };
             match read {
                 Ok(record) if self.pass(&record) => self.held = Some(record),
@@ -278,6 +290,60 @@ impl KafkaConsumer {
         Ok(list)
     }
 
+    /// Whether it is time to join the group anew, by this name or by another.
+    fn judge(&mut self, seen: Result<Seen, Error>) -> Result<(), Error> {
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(error) => {
+                tracing::debug!(%error, "could not look at the group");
+                return Ok(());
+            }
+        };
+        let waits = |(partition, place): (&u16, &Place)| {
+            let end = seen.ends.get(usize::from(*partition));
+            !place.stopped && !place.at_end && place.next.zip(end).is_some_and(|(next, end)| next < *end)
+        };
+        let holds = match self.places.is_empty() {
+            true => Holds::Nothing,
+            false if self.places.iter().any(waits) => Holds::Waiting,
+            false => Holds::All,
+        };
+        match self.group.judge(holds, seen) {
+            Some(nth) => self.join_anew(nth),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets go of everything and becomes another member.
+    fn join_anew(&mut self, nth: usize) -> Result<(), Error> {
+        let lost: Vec<u16> = self.places.keys().copied().collect();
+        self.let_go();
+        self.group.joined(nth);
+        self.changes = Arc::default();
+        if !lost.is_empty() {
+            self.changes.waiting.lock().expect("never poisoned").push_back(Change::Lost(lost));
+        }
+        self.places.clear();
+        self.held = None;
+        let stream = subscribe(&self.bus, self.topic, &self.group.name(), self.classic, &self.changes)?;
+        leave(&self.bus, self.stream.replace(stream));
+        Ok(())
+    }
+
+    /// The group waits for what was told and not done; what is told from here on is done at once.
+    fn let_go(&mut self) {
+        self.changes.leaving.store(true, Ordering::Release);
+        while self.change().is_some() {}
+        if let Err(error) = self.take_up() {
+            tracing::debug!(%error, "while a group was left");
+        }
+    }
+
+    /// Another consumer went on from a position of this one: where it is a member by another name, the two find together.
+    pub(crate) fn overtaken(&mut self) {
+        self.group.overtaken();
+    }
+
     /// The next thing that the group decided.
     fn change(&mut self) -> Option<Event> {
         let change = self.changes.waiting.lock().expect("never poisoned").pop_front()?;
@@ -285,6 +351,7 @@ impl KafkaConsumer {
             Change::Assigned(partitions) => {
                 self.assigned.extend(&partitions);
                 self.places.extend(partitions.iter().map(|partition| (*partition, Place::default())));
+                self.group.gave();
                 Event::Assigned(partitions)
             }
             Change::Revoked(partitions) => {
@@ -297,6 +364,7 @@ impl KafkaConsumer {
                 self.revoked.extend(&partitions);
                 Event::Revoked(partitions)
             }
+            Change::Lost(partitions) => Event::Revoked(partitions),
         })
     }
 
@@ -363,10 +431,13 @@ impl KafkaConsumer {
             KafkaError::MessageConsumption(code) | KafkaError::MessageConsumptionFatal(code)
                 if !self.classic && self.bus.options.protocol == Protocol::Auto && is_unknown_protocol(code) =>
             {
-                tracing::info!("the brokers do not have the newer group protocol: {} uses the classic one", self.group);
+                tracing::info!(
+                    "the brokers do not have the newer group protocol: {} uses the classic one",
+                    self.group.name()
+                );
                 self.bus.classic.store(true, Ordering::Relaxed);
                 self.classic = true;
-                let stream = subscribe(&self.bus, self.topic, &self.group, true, &self.changes)?;
+                let stream = subscribe(&self.bus, self.topic, &self.group.name(), true, &self.changes)?;
                 leave(&self.bus, self.stream.replace(stream));
             }
             error => return Err(Error::Read(error)),
@@ -394,15 +465,10 @@ impl KafkaConsumer {
 
 impl Drop for KafkaConsumer {
     fn drop(&mut self) {
-        self.changes.leaving.store(true, Ordering::Release);
         if let Some(learning) = self.learning.take() {
             learning.abort();
         }
-        // The group waits for what was told and not done.
-        while self.change().is_some() {}
-        if let Err(error) = self.take_up() {
-            tracing::debug!(%error, "while a group was left");
-        }
+        self.let_go();
         leave(&self.bus, self.stream.take());
     }
 }

@@ -3,8 +3,9 @@
 use super::{
     Error, Options,
     admin::{ApplyError, settings_of},
-    blocking, client,
+    blocking, client, group,
 };
+use crate::Topic;
 use rdkafka::{
     ClientContext, Statistics,
     admin::{AdminClient, ResourceSpecifier},
@@ -143,6 +144,15 @@ impl ClientContext for Eyes {
 }
 
 impl ConsumerContext for Eyes {}
+
+/// Whether a broker coordinates a group of ours: what it keeps of the group can be read.
+///
+/// # Errors
+/// None does, or none answers.
+pub async fn coordinated(options: &Options, topic: Topic, group: &str) -> Result<(), Error> {
+    let (options, group) = (options.clone(), group.to_owned());
+    blocking(move || group::committed(&options, topic, &group, 1).map(|_| ()).map_err(Error::Read)).await
+}
 
 /// The group protocols that a broker is set to speak; `None` where its release does not say.
 ///

@@ -61,6 +61,7 @@ fn well() -> Facts {
             topics: TOPICS.map(str::to_owned).to_vec(),
             changes: Some(Ok(Vec::new())),
             protocols: Some(Ok(Some("classic,consumer".to_owned()))),
+            groups: vec![("ingestor-group", None), ("portal-group", None)],
             wanted: GroupProtocol::Auto,
         },
         main: database(Which::Main),
@@ -229,6 +230,15 @@ fn group_protocols() {
     check(case(Ok(Some("classic")), GroupProtocol::Consumer), "FAIL  kafka groups", &["bus.group_protocol = \"auto\""]);
     check(case(Ok(None), GroupProtocol::Consumer), "warn  kafka groups", &[]);
     check(case(Err("not authorized"), GroupProtocol::Auto), "warn  kafka groups", &["not authorized"]);
+}
+
+#[test]
+fn groups_that_no_broker_coordinates() {
+    check(
+        |facts| facts.kafka.groups[1].1 = Some("NotCoordinator".to_owned()),
+        "FAIL  kafka groups: no broker coordinates portal-group (NotCoordinator)",
+        &["start the brokers again", "other names"],
+    );
 }
 
 #[test]
