@@ -64,6 +64,13 @@ struct Place {
     stopped: bool,
 }
 
+impl Place {
+    /// Nothing is to come of it, by what was last heard.
+    fn passed(&self) -> bool {
+        self.at_end || self.stopped
+    }
+}
+
 /// What the group decided, in order.
 #[derive(Default)]
 struct Changes {
@@ -183,13 +190,14 @@ impl KafkaConsumer {
                 return Ok(Event::Records(self.gather(record, bytes)));
             }
             let changes = self.changes.clone();
+            let has = !self.places.is_empty() && self.places.values().all(Place::passed);
             let stream = self.stream.as_ref().expect("it is not being dropped");
             let read = tokio::select! {
                 biased;
                 _ = closed.wait_for(|closed| *closed) => return Err(BusError::Closed),
                 () = changes.come.notified() => continue,
                 message = stream.recv() => message.map(|message| self.to_record.of(&message)),
-                seen = self.group.look(&self.bus, self.topic) => {
+                seen = self.group.look(&self.bus, self.topic, has) => {
                     self.judge(seen)?;
                     continue;
                 }
@@ -301,7 +309,7 @@ impl KafkaConsumer {
         };
         let waits = |(partition, place): (&u16, &Place)| {
             let end = seen.ends.get(usize::from(*partition));
-            !place.stopped && !place.at_end && place.next.zip(end).is_some_and(|(next, end)| next < *end)
+            !place.passed() && place.next.zip(end).is_some_and(|(next, end)| next < *end)
         };
         let holds = match self.places.is_empty() {
             true => Holds::Nothing,

@@ -83,6 +83,7 @@ impl Group {
     /// It gave what a consumer waits for.
     pub(super) fn gave(&mut self) {
         self.unwell = 0;
+        self.look_at = Instant::now() + LOOK_EVERY;
     }
 
     /// Someone else went on from a position of this consumer.
@@ -90,15 +91,16 @@ impl Group {
         self.overtaken = true;
     }
 
-    /// Looks at the brokers when it is time; for ever where they do not answer. Cancel-safe.
-    pub(super) async fn look(&mut self, bus: &Arc<Inner>, topic: Topic) -> Result<Seen, Error> {
+    /// Looks at the brokers when it is time, unless the consumer `has` all that was there when it last heard, or the brokers do
+    /// not answer. Cancel-safe.
+    pub(super) async fn look(&mut self, bus: &Arc<Inner>, topic: Topic, has: bool) -> Result<Seen, Error> {
         loop {
             if self.looking.is_none() {
                 if !self.overtaken {
                     sleep_until(self.look_at).await;
                 }
                 self.look_at = Instant::now() + LOOK_EVERY;
-                if bus.ends_lately().is_none() {
+                if has && !self.overtaken || bus.ends_lately().is_none() {
                     self.unwell = 0;
                     sleep_until(self.look_at).await;
                     continue;
