@@ -392,7 +392,7 @@ def check_made_anew(at, main_db, ai_db):
 
     before = {name: positions(name) for name in commands}
     admin = AdminClient({"log_level": 2, "bootstrap.servers": at["kafka"]})
-    admin.delete_topics(["sensor-raw-data"], operation_timeout=10)["sensor-raw-data"].result(20)
+    admin.delete_topics(["sensor-raw-data"], operation_timeout=10)["sensor-raw-data"].result(60)
     until("the topic of readings is gone", lambda: "sensor-raw-data" in admin.list_topics(timeout=5).topics or None)
     made = changes("topics", "apply")
     for name in commands:

@@ -263,7 +263,9 @@ impl Nemesis {
                 // It tells the database what it has confirmed each second.
                 pause(1_400).await;
                 signal(pid, Signal::KILL);
-                brokers.iter().for_each(|pid| signal(*pid, Signal::CONT));
+                // What it has sent lies in their sockets: they read it when they go on, and it is gone with them.
+                let how = if lots.below(2) == 0 { Signal::KILL } else { Signal::CONT };
+                brokers.iter().for_each(|pid| signal(*pid, how));
                 Ok(grown)
             }
             Nemesis::Engine(group) => {
