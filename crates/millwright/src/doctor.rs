@@ -20,6 +20,7 @@ use bus::{
 use dependency::chain;
 use judge::{Database, Facts, Kafka, Line, Port, Portal, Registry, State};
 use serde_json::json;
+use services::{detect, ingest};
 use std::{error::Error, future::Future, net::SocketAddr, time::Duration};
 use store::postgres::{self, Which};
 use tokio::{
@@ -35,7 +36,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(8);
 const LOOK_MAX: Duration = Duration::from_secs(6);
 /// The groups of the services, and what they read.
 const GROUPS: [(Topic, &str); 3] =
-    [(Topic::Readings, "ingestor-group"), (Topic::Readings, "detector-group"), (Topic::Alerts, "portal-group")];
+    [(Topic::Readings, ingest::GROUP), (Topic::Readings, detect::GROUP), (Topic::Alerts, portal::GROUP)];
 /// The slot of the connector that deploy/debezium describes.
 const DEBEZIUM_SLOT: &str = "millwright_debezium";
 

@@ -12,8 +12,8 @@ use std::{
 use store::{History, Store};
 use tokio_util::sync::CancellationToken;
 
-/// Consumers of the alerts.
-const GROUP: &str = "portal-group";
+/// Group of the consumers of the alerts.
+pub const GROUP: &str = "portal-group";
 /// Bytes of alerts that are taken at once.
 const LOT_BYTES: usize = 2 << 20;
 /// The outbox is read as one partition.

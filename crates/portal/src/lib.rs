@@ -30,6 +30,7 @@ mod simulate;
 mod stream;
 
 pub use dead_letters::MENDED;
+pub use delivery::GROUP;
 pub use intake::HTTP;
 pub use ops_server::{Ops, serve_ops};
 

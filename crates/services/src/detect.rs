@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use wire::Clocks;
 
 /// Group of the consumers.
-const GROUP: &str = "detector-group";
+pub const GROUP: &str = "detector-group";
 /// Bytes of values that are taken at once.
 const LOT_BYTES: usize = 2 << 20;
 /// A lot above this is judged apart from the runtime, its partitions side by side.

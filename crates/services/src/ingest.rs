@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use wire::{Clocks, ReadingBatch, Reject, Run, Span};
 
 /// Group of the consumers.
-const GROUP: &str = "ingestor-group";
+pub const GROUP: &str = "ingestor-group";
 /// Bytes of values that are taken at once.
 const LOT_BYTES: usize = 2 << 20;
 /// A lot above this is decoded apart from the runtime, whose threads answer HTTP meanwhile.

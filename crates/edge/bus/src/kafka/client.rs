@@ -120,21 +120,26 @@ pub(super) fn watched<C: ConsumerContext>(
     tells_every: Duration,
     context: C,
 ) -> Result<BaseConsumer<C>, Error> {
-    let mut config = settings(options, &CONSUMER, &options.consumer_settings);
-    fix(&mut config, &CONSUMER_FIXED);
-    config.set("statistics.interval.ms", tells_every.as_millis().to_string());
     // Asked for by librdkafka; no such group is ever joined.
-    config.set("group.id", "millwright-reader");
-    config.create_with_context(context).map_err(wrong_settings)
+    outside(options, "millwright-reader", tells_every, context)
 }
 
 /// Who asks what a group has committed, and does not join it.
 pub(super) fn outsider(options: &Options, group: &str) -> Result<BaseConsumer<Context>, Error> {
+    outside(options, group, Duration::ZERO, Context("outsider"))
+}
+
+fn outside<C: ConsumerContext>(
+    options: &Options,
+    group: &str,
+    tells_every: Duration,
+    context: C,
+) -> Result<BaseConsumer<C>, Error> {
     let mut config = settings(options, &CONSUMER, &options.consumer_settings);
     fix(&mut config, &CONSUMER_FIXED);
-    config.set("statistics.interval.ms", "0");
+    config.set("statistics.interval.ms", tells_every.as_millis().to_string());
     config.set("group.id", group);
-    config.create_with_context(Context("outsider")).map_err(wrong_settings)
+    config.create_with_context(context).map_err(wrong_settings)
 }
 
 /// Who reads in a group.

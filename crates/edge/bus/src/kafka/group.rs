@@ -16,10 +16,8 @@ use tokio::{
 
 /// How often a group that gives nothing is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(4);
-/// So often in a row nothing comes, or no broker coordinates the group: what takes longer than an election or a load.
+/// So often in a row nothing is right: what takes longer than an election or a load.
 const LOOKS: u32 = 3;
-/// The same where a broker does coordinate it, and other members may just be slow.
-const LOOKS_WHERE_COORDINATED: u32 = 6;
 /// The group's own name and those that are tried after it.
 const NAMES: usize = 5;
 /// A coordinator that answers does so within this time.
@@ -128,24 +126,22 @@ impl Group {
         }
         let trouble = match (holds, &seen.committed) {
             (Holds::All, _) => None,
-            (Holds::Waiting, _) => {
-                Some((LOOKS, Some(self.nth), "what lies on its partitions does not come".to_owned()))
-            }
-            (Holds::Nothing, Err(error)) => Some((LOOKS, seen.first, format!("no broker coordinates it ({error})"))),
+            (Holds::Waiting, _) => Some((Some(self.nth), "what lies on its partitions does not come".to_owned())),
+            (Holds::Nothing, Err(error)) => Some((seen.first, format!("no broker coordinates it ({error})"))),
             (Holds::Nothing, Ok(committed)) => {
                 let waits = committed.iter().zip(&seen.ends).any(|(next, end)| *next.max(&0) < *end);
                 let next = Some((self.nth + 1) % NAMES);
                 (waits && *committed == self.committed)
-                    .then(|| (LOOKS_WHERE_COORDINATED, next, "it gives no partition, and no member goes on".to_owned()))
+                    .then(|| (next, "it gives no partition, and no member goes on".to_owned()))
             }
         };
         self.committed = seen.committed.unwrap_or_default();
-        let Some((looks, target, why)) = trouble else {
+        let Some((target, why)) = trouble else {
             self.unwell = 0;
             return None;
         };
         self.unwell += 1;
-        if self.unwell < looks {
+        if self.unwell < LOOKS {
             return None;
         }
         let name = self.name();
@@ -228,10 +224,10 @@ mod tests {
     }
 
     #[test]
-    fn a_group_in_which_nobody_goes_on_is_left_late() {
+    fn a_group_in_which_nobody_goes_on_is_left() {
         let mut group = Group::new("g");
         assert_eq!(group.judge(Holds::Nothing, seen(Some(0), Some(5), 100)), None);
-        for _ in 1..LOOKS_WHERE_COORDINATED {
+        for _ in 1..LOOKS {
             assert_eq!(group.judge(Holds::Nothing, seen(Some(0), Some(5), 100)), None);
         }
         assert_eq!(group.judge(Holds::Nothing, seen(Some(0), Some(5), 100)), Some(1));

@@ -367,11 +367,10 @@ impl Tortured {
                 since = Instant::now();
                 before = Some(wrong.clone());
             }
-            // What a sender that died had in hand, or a webhook that failed five times in a row, waits for 30 s; a member of a group
-            // that a broker gives nothing joins another after as long.
+            // What a sender that died had in hand, or a webhook that failed five times in a row, waits for 30 s.
             let waits = wrong.iter().any(|wrong| wrong.starts_with("I5 late"));
             let patience = match (at_rest, waits) {
-                (false, _) => quiet.max(Duration::from_secs(60)),
+                (false, _) => quiet.max(Duration::from_secs(30)),
                 (true, true) => quiet * 3,
                 (true, false) => quiet,
             };
