@@ -1,6 +1,7 @@
 //! Bus to history: every reading stored once, or counted as a duplicate, or a dead letter.
 //!
-//! Neighbouring records are taken as one lot. On Kafka what is refused also goes to a topic, acknowledged before the lot
+//! Neighbouring records are taken as one lot; while one is committed the next is read and decoded, and appended once it
+//! is. On Kafka what is refused also goes to a topic, acknowledged before the lot
 //! is committed. Ingest is the only writer there, so what the topic's last record tells is skipped after a crash
 //! ([`letters`]).
 
@@ -26,7 +27,7 @@ use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use wire::{Clocks, ReadingBatch, Reject, Run, Span};
 
 /// Group of the consumers.
@@ -92,7 +93,7 @@ pub enum Error {
     Bus(#[from] bus::Error),
     #[error("write the history")]
     History(#[from] store::history::Error),
-    #[error("decoding panicked")]
+    #[error("a worker panicked")]
     Panicked,
 }
 
@@ -108,7 +109,7 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error>
     let mut consumer = parts.bus.consumer(Topic::Readings, GROUP)?;
     let reader = Some(Reader::new(&parts.bus, catalogue, parts.clocks.clone()));
     let stopped = Stopped::new(Topic::Readings, parts.positions.clone());
-    let mut ingest = Ingest { parts, reader, assigned: BTreeMap::new(), stopped };
+    let mut ingest = Ingest { parts, reader, assigned: BTreeMap::new(), stopped, committing: None };
     let mut hold = tokio::time::interval(HOLD_EVERY);
     hold.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut go_on = tokio::time::interval(GO_ON_EVERY);
@@ -117,13 +118,23 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error>
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
+            committed = ended(&mut ingest.committing), if ingest.committing.is_some() => {
+                ingest.committed(&mut consumer, committed).await?;
+            }
             Ok(()) = changes.changed() => {
+                ingest.settle(&mut consumer).await?;
                 let catalogue = changes.borrow_and_update().clone();
                 ingest.parts.history.switch(catalogue.clone()).await?;
                 ingest.reader().switch(catalogue);
             }
-            _ = hold.tick() => ingest.tell(&consumer).await?,
-            _ = go_on.tick(), if !ingest.stopped.is_empty() => ingest.go_on(&mut consumer).await?,
+            _ = hold.tick() => {
+                ingest.settle(&mut consumer).await?;
+                ingest.tell(&consumer).await?;
+            }
+            _ = go_on.tick(), if !ingest.stopped.is_empty() => {
+                ingest.settle(&mut consumer).await?;
+                ingest.go_on(&mut consumer).await?;
+            }
             event = consumer.next(LOT_BYTES) => match event {
                 // Those that are cut stand still from the next assignment on.
                 Err(bus::Error::Truncated { .. }) if !ingest.parts.bus.is_embedded() => {
@@ -142,6 +153,14 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error>
     ingest.tell(&consumer).await
 }
 
+/// How the commit under way ended, if there is one. Cancel-safe.
+async fn ended(committing: &mut Option<Committing>) -> Result<(), Error> {
+    let Some(commit) = committing else { return Ok(()) };
+    let ended = commit.await;
+    *committing = None;
+    Ok(ended.map_err(|_| Error::Panicked)??)
+}
+
 struct Ingest {
     parts: Parts,
     /// `None` while a worker has it.
@@ -149,7 +168,11 @@ struct Ingest {
     /// The partitions that are ours.
     assigned: BTreeMap<u16, Assigned>,
     stopped: Stopped,
+    /// A commit of what was appended. But for reading and decoding, everything waits for its end ([`Ingest::settle`]).
+    committing: Option<Committing>,
 }
+
+type Committing = AbortOnDropHandle<Result<(), history::Error>>;
 
 /// Where a partition of ours stands.
 struct Assigned {
@@ -181,9 +204,30 @@ impl Ingest {
         Ok(())
     }
 
+    /// Waits for the commit under way; whether every partition of ours was begun anew.
+    async fn settle(&mut self, consumer: &mut Consumer) -> Result<bool, Error> {
+        let ended = ended(&mut self.committing).await;
+        self.committed(consumer, ended).await
+    }
+
+    /// After a commit: where another ingest went on with a partition of ours, all are begun anew, which it tells.
+    async fn committed(&mut self, consumer: &mut Consumer, ended: Result<(), Error>) -> Result<bool, Error> {
+        let Err(Error::History(history::Error::Fenced { partition, expected, found })) = ended else {
+            return ended.map(|()| false);
+        };
+        told_fenced(partition, expected, found);
+        consumer.overtaken();
+        let ours: Vec<u16> = self.assigned.keys().copied().collect();
+        for partition in ours {
+            self.start(consumer, partition).await?;
+        }
+        Ok(true)
+    }
+
     async fn take(&mut self, consumer: &mut Consumer, event: Event) -> Result<(), Error> {
         match event {
             Event::Assigned(partitions) => {
+                self.settle(consumer).await?;
                 for partition in partitions {
                     self.start(consumer, partition).await?;
                 }
@@ -199,17 +243,10 @@ impl Ingest {
                     self.parts.history.revoke(partition).await;
                 }
             }
-            Event::Records(records) => match self.store(records).await {
-                Err(Error::History(history::Error::Fenced { partition, expected, found })) => {
-                    told_fenced(partition, expected, found);
-                    consumer.overtaken();
-                    let ours: Vec<u16> = self.assigned.keys().copied().collect();
-                    for partition in ours {
-                        self.start(consumer, partition).await?;
-                    }
-                }
-                stored => stored?,
-            },
+            Event::Records(records) => {
+                let stored = self.store(consumer, records).await;
+                self.committed(consumer, stored).await?;
+            }
         }
         Ok(())
     }
@@ -217,6 +254,11 @@ impl Ingest {
     /// Writes everything that was taken. A partition in which another ingest went on is let go where it is `leaving`, or
     /// the loop ends, and else begun anew; nothing of it is written.
     async fn flush(&mut self, consumer: &mut Consumer, leaving: &[u16]) -> Result<(), Error> {
+        match ended(&mut self.committing).await {
+            // The next turn meets it again.
+            Err(Error::History(history::Error::Fenced { .. })) => {}
+            ended => ended?,
+        }
         loop {
             match self.parts.history.flush().await {
                 Err(history::Error::Fenced { partition, expected, found })
@@ -294,8 +336,8 @@ impl Ingest {
         self.join_anew(consumer).await
     }
 
-    /// Decodes records and appends them in order.
-    async fn store(&mut self, mut records: Vec<Record>) -> Result<(), Error> {
+    /// Decodes records and appends them in order, and begins their commit.
+    async fn store(&mut self, consumer: &mut Consumer, mut records: Vec<Record>) -> Result<(), Error> {
         records.retain(|record| {
             self.assigned.get(&record.partition).is_some_and(|assigned| record.offset >= assigned.next)
         });
@@ -312,10 +354,15 @@ impl Ingest {
             decode()
         };
         self.reader = Some(reader);
+        if self.settle(consumer).await? {
+            // They come again, from where each partition stands.
+            return Ok(());
+        }
         for decoded in decoded {
             self.append(decoded).await?;
         }
-        self.parts.history.commit().await?;
+        let history = self.parts.history.clone();
+        self.committing = Some(AbortOnDropHandle::new(tokio::spawn(async move { history.commit().await })));
         Ok(())
     }
 

@@ -19,6 +19,9 @@ use std::{
 use tokio_postgres::NoTls;
 use wire::{Decoder, Framing, READINGS_PARTITIONS, Values};
 
+/// Java as Kafka's own `kafka-run-class.sh` starts it; the rig's own flags are for short lives.
+const JAVA: &str = "-XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35";
+
 /// A running plant; it is taken down when dropped.
 pub struct Plant {
     document: Value,
@@ -33,7 +36,9 @@ impl Plant {
         let folder =
             folder.or_else(|| Some(bin.parent()?.parent()?.join("plant"))).context("find the target folder")?;
         eprintln!("bench: plant up {}", flags.join(" "));
+        let java = std::env::var("MILLWRIGHT_RIG_JAVA").unwrap_or_else(|_| JAVA.to_owned());
         let output = rig(&folder)?
+            .env("MILLWRIGHT_RIG_JAVA", java)
             .args(["plant", "up", "--output", "json", "--program"])
             .arg(&bin)
             .args(flags)

@@ -44,12 +44,14 @@ const PRODUCER_FIXED: [(&str, &str); 3] =
 /// what can never be there is the end of the producer.
 const PRODUCER_GAPLESS: [(&str, &str); 2] = [("enable.gapless.guarantee", "true"), ("message.timeout.ms", "0")];
 
-const CONSUMER: [(&str, &str); 4] = [
+const CONSUMER: [(&str, &str); 5] = [
     ("fetch.error.backoff.ms", "20"),
     // How late the end of a partition is noticed.
     ("fetch.wait.max.ms", "100"),
     // What may lie in memory per partition.
     ("queued.max.messages.kbytes", "8192"),
+    // How late it is seen that it has room again: after the default, a second, it had long been empty.
+    ("fetch.queue.backoff.ms", "10"),
     ("statistics.interval.ms", "5000"),
 ];
 

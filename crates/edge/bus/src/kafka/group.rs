@@ -78,14 +78,20 @@ impl Group {
         named(&self.home, self.nth)
     }
 
-    /// It gave what a consumer waits for.
+    /// It gave what a consumer waits for. Who was overtaken has partitions and may still be the one to move.
     pub(super) fn gave(&mut self) {
-        self.unwell = 0;
-        self.look_at = Instant::now() + LOOK_EVERY;
+        if !self.overtaken {
+            self.unwell = 0;
+            self.look_at = Instant::now() + LOOK_EVERY;
+        }
     }
 
     /// Someone else went on from a position of this consumer.
     pub(super) fn overtaken(&mut self) {
+        if !self.overtaken && self.nth != 0 {
+            // Its own name may do again; there is nothing to wait for.
+            self.look_at = Instant::now();
+        }
         self.overtaken = true;
     }
 
@@ -94,9 +100,7 @@ impl Group {
     pub(super) async fn look(&mut self, bus: &Arc<Inner>, topic: Topic, has: bool) -> Result<Seen, Error> {
         loop {
             if self.looking.is_none() {
-                if !self.overtaken {
-                    sleep_until(self.look_at).await;
-                }
+                sleep_until(self.look_at).await;
                 self.look_at = Instant::now() + LOOK_EVERY;
                 if has && !self.overtaken || bus.ends_lately().is_none() {
                     self.unwell = 0;
@@ -116,24 +120,25 @@ impl Group {
 
     /// By which name the group is to be joined anew, if at all.
     pub(super) fn judge(&mut self, holds: Holds, seen: Seen) -> Option<usize> {
-        if std::mem::take(&mut self.overtaken) {
-            let target = seen.first.filter(|first| *first != self.nth);
-            if let Some(target) = target {
-                let (name, joined) = (self.name(), named(&self.home, target));
-                tracing::warn!("group {name}: another consumer goes on without being its member; {joined} is joined");
-            }
-            return target;
+        let overtaken = self.overtaken;
+        self.overtaken = overtaken && seen.committed.is_err();
+        if let Some(first) = seen.first.filter(|first| overtaken && *first < self.nth) {
+            let (name, joined) = (self.name(), named(&self.home, first));
+            tracing::warn!("group {name}: another consumer goes on without being its member; {joined} is joined");
+            return Some(first);
         }
-        let trouble = match (holds, &seen.committed) {
-            (Holds::All, _) => None,
-            (Holds::Waiting, _) => Some((Some(self.nth), "what lies on its partitions does not come".to_owned())),
-            (Holds::Nothing, Err(error)) => Some((seen.first, format!("no broker coordinates it ({error})"))),
-            (Holds::Nothing, Ok(committed)) => {
+        let trouble = match (&seen.committed, holds) {
+            (Err(error), _) if overtaken || holds == Holds::Nothing => {
+                Some((seen.first, format!("no broker coordinates it ({error})")))
+            }
+            (Ok(committed), Holds::Nothing) => {
                 let waits = committed.iter().zip(&seen.ends).any(|(next, end)| *next.max(&0) < *end);
                 let next = Some((self.nth + 1) % NAMES);
                 (waits && *committed == self.committed)
                     .then(|| (next, "it gives no partition, and no member goes on".to_owned()))
             }
+            (_, Holds::Waiting) => Some((Some(self.nth), "what lies on its partitions does not come".to_owned())),
+            (_, Holds::Nothing | Holds::All) => None,
         };
         self.committed = seen.committed.unwrap_or_default();
         let Some((target, why)) = trouble else {
@@ -251,12 +256,25 @@ mod tests {
         let mut group = Group::new("g");
         group.overtaken();
         assert_eq!(group.judge(Holds::All, seen(Some(0), Some(5), 9)), None);
+        // No coordinator: an election, or a group that is lost.
         group.overtaken();
+        for _ in 1..LOOKS {
+            assert_eq!(group.judge(Holds::All, seen(Some(1), None, 9)), None);
+            group.gave();
+        }
         assert_eq!(group.judge(Holds::All, seen(Some(1), None, 9)), Some(1));
         group.joined(1);
         group.overtaken();
         assert_eq!(group.judge(Holds::All, seen(Some(1), Some(5), 9)), None);
         group.overtaken();
-        assert_eq!(group.judge(Holds::All, seen(Some(0), Some(5), 9)), Some(0));
+        assert_eq!(group.judge(Holds::All, seen(Some(0), Some(5), 9)), Some(0), "at once");
+        // The election is over before anything is done.
+        let mut group = Group::new("g");
+        group.overtaken();
+        assert_eq!(group.judge(Holds::All, seen(Some(1), None, 9)), None);
+        assert_eq!(group.judge(Holds::All, seen(Some(0), Some(5), 9)), None);
+        for _ in 0..LOOKS {
+            assert_eq!(group.judge(Holds::All, seen(Some(1), None, 9)), None, "it is not overtaken any more");
+        }
     }
 }

@@ -1,13 +1,17 @@
 //! Positions and everything that they cover, in one transaction.
 
 use super::{
-    Assigned, Error, Inner, Postgres, copy,
+    Assigned, Error, Inner, Postgres,
+    copy::{self, Rows},
     dead::{add_counts, insert_letters},
     table::{Table, day_name, day_of},
 };
 use crate::history::memory::{Memory, Segment};
 use deadpool_postgres::Transaction;
-use futures_util::SinkExt;
+use futures_util::{
+    SinkExt,
+    future::{join_all, try_join_all},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Cursor,
@@ -100,8 +104,10 @@ impl Inner {
         }
         let mut client = self.pools.write.get().await?;
         let transaction = client.transaction().await?;
-        for part in &*parts {
-            match move_position(&transaction, part).await {
+        // One round trip for all of them, as for what follows the rows.
+        let moved = join_all(parts.iter().map(|part| move_position(&transaction, part))).await;
+        for (part, moved) in parts.iter().zip(moved) {
+            match moved {
                 #[cfg(feature = "planted")]
                 Err(Error::Fenced { .. }) if *unsure && crate::planted("blind_retry") => {}
                 // The commit whose outcome was unknown got in.
@@ -118,10 +124,8 @@ impl Inner {
             }
         }
         lock_days(&transaction, parts).await?;
-        let mut arrivals = Vec::new();
-        for part in &*parts {
-            arrivals.push(write_effects(&transaction, part).await?);
-        }
+        copy_rows(&transaction, parts).await?;
+        let arrivals = try_join_all(parts.iter().map(|part| note_effects(&transaction, part))).await?;
         *unsure = true;
         let committed = transaction.commit().await;
         // The server said that it did not; what it says while it shuts down is not that.
@@ -199,21 +203,38 @@ async fn lock_days(transaction: &Transaction<'_>, parts: &[Part]) -> Result<(), 
     Ok(())
 }
 
-/// Writes what a position covers; which newest arrivals the database has then.
-async fn write_effects(transaction: &Transaction<'_>, part: &Part) -> Result<BTreeMap<(String, i64), i64>, Error> {
-    let Part { partition, memory, loads, assigned } = part;
-    let number = i32::from(*partition);
-    for (segment, Load { table, days }) in memory.segments.iter().zip(loads) {
-        for (day, Day { rows, .. }) in days {
-            let statement = copy::statement(table, &day_name(&table.class.id, *day));
-            let sink = transaction.copy_in::<_, Cursor<Vec<u8>>>(&statement).await?;
-            let mut sink = std::pin::pin!(sink);
-            for piece in copy::pieces(table, *partition, segment, rows) {
-                sink.feed(Cursor::new(piece)).await?;
+/// Writes the rows that the positions cover: those of a table and day by one `COPY`.
+async fn copy_rows(transaction: &Transaction<'_>, parts: &[Part]) -> Result<(), Error> {
+    // A table whose class was changed between two segments is two.
+    let mut copies: Vec<(&Arc<Table>, i64, Vec<Rows<'_>>)> = Vec::new();
+    for Part { partition, memory, loads, .. } in parts {
+        for (segment, Load { table, days }) in memory.segments.iter().zip(loads) {
+            for (day, Day { rows, .. }) in days {
+                let rows = Rows { partition: *partition, segment, rows };
+                let same = copies.iter_mut().find(|(other, at, _)| Arc::ptr_eq(other, table) && at == day);
+                match same {
+                    Some((_, _, all)) => all.push(rows),
+                    None => copies.push((table, *day, vec![rows])),
+                }
             }
-            sink.finish().await?;
         }
     }
+    for (table, day, rows) in copies {
+        let statement = copy::statement(table, &day_name(&table.class.id, day));
+        let sink = transaction.copy_in::<_, Cursor<Vec<u8>>>(&statement).await?;
+        let mut sink = std::pin::pin!(sink);
+        for piece in copy::pieces(table, &rows) {
+            sink.feed(Cursor::new(piece)).await?;
+        }
+        sink.finish().await?;
+    }
+    Ok(())
+}
+
+/// Writes what else a position covers; which newest arrivals the database has then.
+async fn note_effects(transaction: &Transaction<'_>, part: &Part) -> Result<BTreeMap<(String, i64), i64>, Error> {
+    let Part { partition, memory, loads, assigned } = part;
+    let number = i32::from(*partition);
     let arrivals = {
         let known = assigned.arrivals.lock().expect("never poisoned");
         newest_arrivals(loads, &known)

@@ -27,9 +27,16 @@ pub(super) fn statement(table: &Table, day: &str) -> String {
     )
 }
 
-/// Rows of a segment.
-pub(super) fn pieces(table: &Table, partition: u16, segment: &Segment, rows: &[u32]) -> impl Iterator<Item = Vec<u8>> {
-    let mut rows = rows.iter().peekable();
+/// Rows of a segment of a partition.
+pub(super) struct Rows<'a> {
+    pub(super) partition: u16,
+    pub(super) segment: &'a Segment,
+    pub(super) rows: &'a [u32],
+}
+
+/// Rows of a table, as they are to be sent.
+pub(super) fn pieces(table: &Table, rows: &[Rows<'_>]) -> impl Iterator<Item = Vec<u8>> {
+    let mut rows = rows.iter().flat_map(|some| some.rows.iter().map(move |row| (some, *row))).peekable();
     let mut begun = false;
     std::iter::from_fn(move || {
         if begun && rows.peek().is_none() {
@@ -41,9 +48,9 @@ pub(super) fn pieces(table: &Table, partition: u16, segment: &Segment, rows: &[u
             begun = true;
         }
         while out.len() < PIECE
-            && let Some(row) = rows.next()
+            && let Some((Rows { partition, segment, .. }, row)) = rows.next()
         {
-            write_row(table, partition, segment, *row as usize, &mut out);
+            write_row(table, *partition, segment, row as usize, &mut out);
         }
         if rows.peek().is_none() {
             out.extend_from_slice(TRAILER);
