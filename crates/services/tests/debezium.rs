@@ -399,8 +399,12 @@ async fn either_relay_takes_over_from_the_other_and_the_portal_shows_each_alert_
     };
     goes_on("the relay publishes").await;
 
-    // As docs/runbook/relay.md says: the relay goes on until Debezium has its slot.
+    // As docs/runbook/relay.md says: the relay goes on until Debezium reads, and until what was committed by then is published.
     let debezium = Debezium::start(&worker, &rig, &rig.options).await;
+    let now: String = rig.client.query_one("select pg_current_wal_lsn()::text", &[]).await.unwrap().get(0);
+    let sql = "select confirmed_flush_lsn >= $2::text::pg_lsn from pg_replication_slots where slot_name = $1";
+    let published = async || rig.client.query_one(sql, &[&rig.slot, &now]).await.unwrap().get(0);
+    within(PATIENCE, "the relay has published what Debezium does not", published).await;
     relay.kill().await;
     goes_on("Debezium publishes").await;
     worker.kill().await;

@@ -69,7 +69,7 @@ pub struct Rig {
     pub client: Client,
     pub database: String,
     pub url: String,
-    slot: String,
+    pub slot: String,
 }
 
 pub struct Running {
