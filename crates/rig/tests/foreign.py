@@ -392,6 +392,8 @@ def check_made_anew(at, main_db, ai_db):
 
     before = {name: positions(name) for name in commands}
     admin = AdminClient({"log_level": 2, "bootstrap.servers": at["kafka"]})
+    # A broker that went on just now may not be counted among those alive yet; a client that hears of none asks again in minutes.
+    until("a controller is told of", lambda: None if admin.list_topics(timeout=5).controller_id >= 0 else "none")
     admin.delete_topics(["sensor-raw-data"], operation_timeout=10)["sensor-raw-data"].result(60)
     until("the topic of readings is gone", lambda: "sensor-raw-data" in admin.list_topics(timeout=5).topics or None)
     made = changes("topics", "apply")
