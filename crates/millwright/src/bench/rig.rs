@@ -191,6 +191,10 @@ fn trees() -> HashMap<u32, f64> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        // One that ended counts with its parent, once that has noticed.
+        if fields.first() == Some(&"Z") {
+            continue;
+        }
         let number = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
         // utime, stime, cutime, cstime, in hundredths of a second.
         own.insert(pid, (number(1) as u32, (11..15).map(number).sum::<f64>() / 100.0));
