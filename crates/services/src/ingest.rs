@@ -1,9 +1,8 @@
 //! Bus to history: every reading stored once, or counted as a duplicate, or a dead letter.
 //!
 //! Neighbouring records are taken as one lot; while one is committed the next is read and decoded, and appended once it
-//! is. On Kafka what is refused also goes to a topic, acknowledged before the lot
-//! is committed. Ingest is the only writer there, so what the topic's last record tells is skipped after a crash
-//! ([`letters`]).
+//! is. On Kafka what is refused also goes to a topic, acknowledged before the lot is committed. Ingest is the only
+//! writer there, so what the topic's last record tells is skipped after a crash ([`letters`]).
 
 mod letters;
 

@@ -55,6 +55,7 @@ pub async fn run(plant: &Plant, relay: &'static str, seconds: u64) -> Result<Ale
     let counted_us = start_us + (WARM_S * 1_000_000) as i64;
     let (runtime, sender_bus) = (tokio::runtime::Handle::current(), bus.clone());
     let sender = tokio::task::spawn_blocking(move || send(&runtime, &sender_bus, start_us, count));
+    // The processor's time counts from the same moment of the schedule as the latencies.
     tokio::time::sleep(Duration::from_micros((counted_us - now_us()).max(0) as u64)).await;
     let before = plant.cpu();
     let (behind, sent) = sender.await.context("the sender panicked")??;
