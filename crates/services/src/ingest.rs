@@ -33,6 +33,11 @@ use wire::{Clocks, ReadingBatch, Reject, Run, Span};
 pub const GROUP: &str = "ingestor-group";
 /// Bytes of values that are taken at once.
 const LOT_BYTES: usize = 2 << 20;
+/// Readings that a lot from Kafka is to hold, however they are written: with fewer, the time that a transaction takes
+/// whatever is in it counts; with more, what waits for its end waits long.
+const LOT_ROWS: usize = 100_000;
+/// A lot from Kafka has no more bytes, some 50,000 readings where they come one a record.
+const LOT_BYTES_MAX: usize = 8 << 20;
 /// A lot above this is decoded apart from the runtime, whose threads answer HTTP meanwhile.
 const DECODE_APART_BYTES: usize = 64 << 10;
 /// How often the bus is told what it must keep.
@@ -108,7 +113,8 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error>
     let mut consumer = parts.bus.consumer(Topic::Readings, GROUP)?;
     let reader = Some(Reader::new(&parts.bus, catalogue, parts.clocks.clone()));
     let stopped = Stopped::new(Topic::Readings, parts.positions.clone());
-    let mut ingest = Ingest { parts, reader, assigned: BTreeMap::new(), stopped, committing: None };
+    let mut ingest =
+        Ingest { parts, reader, assigned: BTreeMap::new(), stopped, committing: None, lot_bytes: LOT_BYTES };
     let mut hold = tokio::time::interval(HOLD_EVERY);
     hold.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut go_on = tokio::time::interval(GO_ON_EVERY);
@@ -126,15 +132,12 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error>
                 ingest.parts.history.switch(catalogue.clone()).await?;
                 ingest.reader().switch(catalogue);
             }
-            _ = hold.tick() => {
-                ingest.settle(&mut consumer).await?;
-                ingest.tell(&consumer).await?;
-            }
+            _ = hold.tick() => ingest.tell(&consumer).await?,
             _ = go_on.tick(), if !ingest.stopped.is_empty() => {
                 ingest.settle(&mut consumer).await?;
                 ingest.go_on(&mut consumer).await?;
             }
-            event = consumer.next(LOT_BYTES) => match event {
+            event = consumer.next(ingest.lot_bytes) => match event {
                 // Those that are cut stand still from the next assignment on.
                 Err(bus::Error::Truncated { .. }) if !ingest.parts.bus.is_embedded() => {
                     ingest.join_anew(&mut consumer).await?;
@@ -145,7 +148,7 @@ pub async fn run(mut parts: Parts, stop: CancellationToken) -> Result<(), Error>
     }
     let until = Instant::now() + DRAIN_MAX;
     while !consumer.caught_up() && Instant::now() < until {
-        let Ok(event) = tokio::time::timeout_at(until, consumer.next(LOT_BYTES)).await else { break };
+        let Ok(event) = tokio::time::timeout_at(until, consumer.next(ingest.lot_bytes)).await else { break };
         ingest.take(&mut consumer, event?).await?;
     }
     ingest.flush(&mut consumer, &[]).await?;
@@ -167,8 +170,11 @@ struct Ingest {
     /// The partitions that are ours.
     assigned: BTreeMap<u16, Assigned>,
     stopped: Stopped,
-    /// A commit of what was appended. But for reading and decoding, everything waits for its end ([`Ingest::settle`]).
+    /// A commit of what was appended. But for reading, decoding and telling, everything waits for its end
+    /// ([`Ingest::settle`]).
     committing: Option<Committing>,
+    /// Bytes of the next lot.
+    lot_bytes: usize,
 }
 
 type Committing = AbortOnDropHandle<Result<(), history::Error>>;
@@ -353,6 +359,11 @@ impl Ingest {
             decode()
         };
         self.reader = Some(reader);
+        if !self.parts.bus.is_embedded() {
+            let batches = decoded.iter().flat_map(|decoded| &decoded.run.batches);
+            let rows: usize = batches.map(ReadingBatch::rows).sum();
+            self.lot_bytes = (bytes * LOT_ROWS).checked_div(rows).unwrap_or(LOT_BYTES).min(LOT_BYTES_MAX);
+        }
         if self.settle(consumer).await? {
             // They come again, from where each partition stands.
             return Ok(());

@@ -185,6 +185,11 @@ impl KafkaConsumer {
                 }
                 continue;
             }
+            if self.held.is_some() {
+                // To gather a lot takes the thread for milliseconds, on which what the caller has just spawned waits:
+                // no other takes it over.
+                tokio::task::yield_now().await;
+            }
             if let Some(record) = self.held.take() {
                 self.group.gave();
                 return Ok(Event::Records(self.gather(record, bytes)));
