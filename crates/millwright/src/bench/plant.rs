@@ -25,6 +25,8 @@ const CONNECTOR: &str = "deploy/debezium/outbox-connector.json";
 const STORED_PER_S: u64 = 60_000;
 const BATCHED_PER_S: u64 = 180_000;
 const JUDGED_PER_S: u64 = 400_000;
+/// What is stored and its bare COPY are timed so often, one after the other; the pair with the median share tells.
+const PAIRS: usize = 3;
 /// Event time between two runs, seconds.
 const APART_S: i64 = 4_000;
 
@@ -88,9 +90,18 @@ async fn throughput(plant: &Plant, seconds: u64, found: &mut Found) -> Result<()
         (Values::Binary, "500 readings a record", BATCHED_PER_S),
     ] {
         let count = per_s * seconds;
-        eprintln!("bench: {count} readings, {how}, into sensor_log");
-        let stored = store(plant, start_s, count, values).await?;
-        start_s += APART_S;
+        let mut pairs = Vec::new();
+        for pair in 1..=PAIRS {
+            eprintln!("bench: {count} readings, {how}, into sensor_log, {pair} of {PAIRS}");
+            pairs.push(store(plant, start_s, count, values).await?);
+            start_s += APART_S;
+        }
+        pairs.sort_by(|left, right| left.share().total_cmp(&right.share()));
+        let shares: Vec<String> = pairs.iter().map(|pair| format!("{:.1}", pair.share() * 100.0)).collect();
+        found
+            .notes
+            .push(format!("stored, {how}: the median of {PAIRS} pairs of runs, {} % of the COPY", shares.join(", ")));
+        let stored = pairs.swap_remove(PAIRS / 2);
         let (ours, bare) = (stored.rate, stored.bare);
         found.rows.push(Row {
             ambition: Some(100.0),
@@ -98,7 +109,7 @@ async fn throughput(plant: &Plant, seconds: u64, found: &mut Found) -> Result<()
         });
         found.rows.push(Row::figure("bare COPY of the same rows", bare / 1e3, "k rows/s", Better::Higher));
         let what = format!("stored as a share of the bare COPY, {how}");
-        found.rows.push(Row::goal("G3", what, ours / bare * 100.0, "%", Better::Higher, 70.0, 90.0));
+        found.rows.push(Row::goal("G3", what, stored.share() * 100.0, "%", Better::Higher, 70.0, 90.0));
         found.rows.append(&mut cpu_rows(&stored.cpu, &format!("stored, {how}")));
     }
     let mut alone = None;
@@ -135,6 +146,12 @@ struct Stored {
     rate: f64,
     bare: f64,
     cpu: BTreeMap<String, f64>,
+}
+
+impl Stored {
+    fn share(&self) -> f64 {
+        self.rate / self.bare
+    }
 }
 
 /// Readings through ingest into the table, then the same rows by a bare COPY into a table like its partition.
