@@ -29,6 +29,7 @@ from jsonschema import FormatChecker
 from jsonschema.validators import validator_for
 from websockets.sync.client import connect
 
+PROGRAM = Path(sys.argv[0]).stem
 UNTIL = time.monotonic() + 180
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs/alert.schema.json").read_text())
 ALERT_IDS = uuid.UUID("b1c6e4a2-7c0e-5d53-9a57-2f1f0a9d6e31")
@@ -57,9 +58,9 @@ def until(what, look):
     """Waits until `look` has nothing to complain of."""
     while complaint := look():
         if time.monotonic() > UNTIL:
-            sys.exit(f"foreign: {what}: {complaint}")
+            sys.exit(f"{PROGRAM}: {what}: {complaint}")
         time.sleep(0.1)
-    print(f"foreign: {what}", flush=True)
+    print(f"{PROGRAM}: {what}", flush=True)
 
 
 def machines():

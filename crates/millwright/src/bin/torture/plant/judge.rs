@@ -66,6 +66,8 @@ pub struct Verdict {
     pub alerts: usize,
     /// Notifications that rang.
     pub heard: usize,
+    /// When the last of those that wait is to be tried again, microseconds since 1970.
+    pub due_us: Option<i64>,
     /// On their topic, where that may be.
     pub letters_repeated: usize,
 }
@@ -113,7 +115,7 @@ impl Judge {
         self.stored(&main, &must, &mut verdict.wrong).await?;
         verdict.letters_repeated = self.dead_letters(&main, &must, clients, &mut verdict.wrong).await?;
         let told = self.told(&main, &ai, &must, &mut verdict.wrong).await?;
-        verdict.heard = self.rung(&main, &must, &mut verdict.wrong).await?;
+        (verdict.heard, verdict.due_us) = self.rung(&main, &must, &mut verdict.wrong).await?;
         // It takes seconds, and tells nothing new of what is wrong already.
         if verdict.wrong.is_empty() {
             self.stream(&main, http, &told, &mut verdict.wrong).await?;
@@ -421,8 +423,14 @@ impl Judge {
         Ok(ids)
     }
 
-    /// I5: what rings is told to the webhook, under one key for each line of the audit log; how much that is.
-    async fn rung(&self, main: &tokio_postgres::Client, must: &Must, wrong: &mut Vec<String>) -> Result<usize> {
+    /// I5: what rings is told to the webhook, under one key for each line of the audit log; how much that is, and when
+    /// the last that waits is to be tried again.
+    async fn rung(
+        &self,
+        main: &tokio_postgres::Client,
+        must: &Must,
+        wrong: &mut Vec<String>,
+    ) -> Result<(usize, Option<i64>)> {
         // Before the tables: what is told is queued before.
         let heard = self.hook.heard(|name| self.machine(name).is_some());
         let ours = format!("^t-{}[0-9]-", self.number);
@@ -431,7 +439,8 @@ impl Judge {
             where machine_id ~ $1 and (line::jsonb ->> 'annunciates')::boolean";
         let lines = main.query(sql, &[&ours]).await?;
         let rang: BTreeSet<(String, i64)> = lines.iter().map(|row| (row.get(0), row.get(1))).collect();
-        let sql = "select alert_id::text, sequence, notification.id::text, notification.state = 'sent', payload
+        let sql = "select alert_id::text, sequence, notification.id::text, notification.state = 'sent', payload,
+                notification.attempts, notification.due_us
             from notification join alarm on alarm_id = alarm.id where machine_id ~ $1 and channel = 'hook'";
         let rows = main.query(sql, &[&ours]).await?;
         let queued: BTreeSet<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
@@ -442,7 +451,10 @@ impl Judge {
         }
         let (sent, waiting): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.get(3));
         let key = |row: &&Row| row.get::<_, String>(2);
-        tell(wrong, "I5 late: notifications wait", waiting.iter().map(key));
+        // How often it was tried changes with each attempt, so the time until the next counts, not that since the first.
+        let tried = |row: &&Row| format!("{}, tried {} times", key(row), row.get::<_, i64>(5));
+        tell(wrong, "I5 late: notifications wait", waiting.iter().map(tried));
+        let due_us = waiting.iter().map(|row| row.get(6)).max();
         let unheard = sent.iter().map(key).filter(|key| !heard.contains_key(key));
         tell(wrong, "I5 unheard: notifications are noted as sent that nobody was told", unheard);
         let mut queued: BTreeMap<String, Value> = BTreeMap::new();
@@ -466,7 +478,7 @@ impl Judge {
             rings => rings.is_some_and(|rings| rings[..] == [("power_failure", "raised")]),
         };
         tell(wrong, "I5 alarms: they must ring once", broke.into_iter().filter(|name| !as_must(name)));
-        Ok(heard.len())
+        Ok((heard.len(), due_us))
     }
 
     /// I9: a stream that is resumed from anywhere tells what the database has.

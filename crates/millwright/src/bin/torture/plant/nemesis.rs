@@ -22,6 +22,8 @@ pub enum Nemesis {
     Term(&'static str),
     /// kill -9 of every process of the groups.
     Storm,
+    /// Members of the groups of ingest and detect leave and come back faster than the groups settle.
+    Rebalances,
     /// SIGSTOP for a moment.
     Pause(&'static str),
     /// SIGSTOP in the middle of a burst until others have its partitions; then it wakes.
@@ -39,7 +41,7 @@ pub enum Nemesis {
 }
 
 /// (weight, what): of a hundred rounds about so many.
-pub const ALL: [(u64, Nemesis); 27] = [
+pub const ALL: [(u64, Nemesis); 28] = [
     (14, Nemesis::Kill("ingest")),
     (14, Nemesis::Kill("detect")),
     (12, Nemesis::Kill("relay")),
@@ -56,6 +58,7 @@ pub const ALL: [(u64, Nemesis); 27] = [
     (1, Nemesis::Term("relay")),
     (1, Nemesis::Term("portal")),
     (2, Nemesis::Storm),
+    (2, Nemesis::Rebalances),
     (1, Nemesis::Zombie("ingest")),
     (1, Nemesis::Zombie("detect")),
     (1, Nemesis::Locked("ingest")),
@@ -78,6 +81,7 @@ impl fmt::Display for Nemesis {
             Nemesis::Kill(group) => write!(f, "kill {group}"),
             Nemesis::Term(group) => write!(f, "stop {group}"),
             Nemesis::Storm => f.write_str("kill all services"),
+            Nemesis::Rebalances => f.write_str("storm of rebalances"),
             Nemesis::Pause(group) => write!(f, "pause {group}"),
             Nemesis::Zombie(group) => write!(f, "zombie {group}"),
             Nemesis::Locked(group) => write!(f, "kill {group} behind locks"),
@@ -152,6 +156,19 @@ impl Nemesis {
                 }
                 pause(1_000).await;
                 Ok(true)
+            }
+            Nemesis::Rebalances => {
+                sender.burst(true);
+                let mut left = 0;
+                for _ in 0..8 {
+                    for group in ["ingest", "detect"] {
+                        left += usize::from(send(group, lots, Signal::TERM)?);
+                    }
+                    // What has left is started again within half a second, and joins.
+                    pause(100 + lots.below(300)).await;
+                }
+                sender.burst(false);
+                Ok(left > 8)
             }
             Nemesis::Pause(group) => {
                 let Some(pid) = one(group, lots)? else { return Ok(false) };
