@@ -397,7 +397,9 @@ def check_made_anew(at, main_db, ai_db):
     until("a controller is told of", lambda: None if admin.list_topics(timeout=5).controller_id >= 0 else "none")
     admin.delete_topics(["sensor-raw-data"], operation_timeout=10)["sensor-raw-data"].result(60)
     until("the topic of readings is gone", lambda: "sensor-raw-data" in admin.list_topics(timeout=5).topics or None)
-    made = changes("topics", "apply")
+    shown, made = changes("topics", "apply", "--dry-run"), changes("topics", "apply")
+    if not made or shown != made or changes("topics", "apply"):
+        sys.exit(f"foreign: to be made {shown}, made {made}")
     for name in commands:
         until(f"{name} stands still below a topic that was made anew", lambda name=name: stands_still(name))
     if positions("ingest") != before["ingest"] or positions("detect") != before["detect"]:
@@ -406,8 +408,8 @@ def check_made_anew(at, main_db, ai_db):
     if told["state"] != "fail" or "topics resume" not in told["next"]:
         sys.exit(f"foreign: doctor says {told}")
     shown, moved = changes("topics", "resume", "--dry-run"), changes("topics", "resume")
-    if not made or shown != moved or len(moved) != sum(map(len, before.values())) or changes("topics", "resume"):
-        sys.exit(f"foreign: made {made}, to be moved {shown}, moved {moved}")
+    if shown != moved or len(moved) != sum(map(len, before.values())) or changes("topics", "resume"):
+        sys.exit(f"foreign: to be moved {shown}, moved {moved}")
     for name in commands:
         until(f"{name} goes on where a person said", lambda name=name: None if ready(name)[0] == 200 else str(ready(name)))
     row = reading(random.Random(2), "anew", SPAN) | {"timestamp": datetime.now(UTC).replace(microsecond=0)}

@@ -2,7 +2,7 @@
 """A plant of three brokers that simulates its readings and leaves the alerts to Debezium, from end to end: simulated.py DOCUMENT, which is
 what `rig plant up --brokers 3 --relay debezium --simulate` printed.
 
-Machines are put under a profile that breaks a law, one before and one after a broker of three is killed. What `simulate` wrote must be in
+Machines are put under a profile that breaks a law, one before and one after a broker of three is killed; Redis stands still in between. What `simulate` wrote must be in
 sensor_log once, exactly; each alert of the history on anomaly-alerts, with the portal and on the WebSocket once, whatever Debezium doubled.
 """
 
@@ -51,6 +51,27 @@ def check_told(main_db, machine):
     sql = "select count(*) from alert where data ->> 'machine_id' = %s and data ->> 'condition' = 'power_failure' and data ->> 'kind' = 'raised'"
     count = main_db.execute(sql, [machine]).fetchone()[0]
     return None if count == 1 else f"{count} alerts of {machine}"
+
+
+def check_stale(portal, machine, stale):
+    """Whether the status of a machine that sends each second says that it is old."""
+    status, _, body, _ = ask(f"{portal}/api/machines/{machine}/status")
+    return None if (status, body["stale"]) == (200, stale) else f"{status} {body}"
+
+
+def check_without_redis(at, machine, stored):
+    """Redis stands still: the portal shows the last values that it knew and says so, and nothing else stops."""
+    until("a simulated machine's status is of now", lambda: check_stale(at["portal"], machine, False))
+    try:
+        for pid in at["pids"]["redis"]:
+            os.kill(pid, signal.SIGSTOP)
+        until("Redis stands still: the status says that it is stale", lambda: check_stale(at["portal"], machine, True))
+        before = stored()
+        until("and readings are stored all the same", lambda: None if stored() > before else f"{before} rows")
+    finally:
+        for pid in at["pids"]["redis"]:
+            os.kill(pid, signal.SIGCONT)
+    until("Redis goes on: the status is of now again", lambda: check_stale(at["portal"], machine, False))
 
 
 def check_rows(main_db, kafka):
@@ -104,6 +125,7 @@ def main():
         begun = break_law(portal, before)
         until("a simulated machine breaks a law: the portal has the alert, by Debezium", lambda: check_told(main_db, before))
         print(f"simulated: {time.monotonic() - begun:.1f} s after it was put under the profile", flush=True)
+        check_without_redis(at, before, lambda: main_db.execute("select count(*) from sensor_log").fetchone()[0])
         os.kill(at["pids"]["kafka"][0], signal.SIGKILL)
         begun = break_law(portal, after)
         until("and so does another while a broker of three is dead", lambda: check_told(main_db, after))
