@@ -55,12 +55,21 @@ fn a_configuration_is_checked_as_up_would_run_with_it() {
 fn a_failure_is_a_document_too() {
     let folder = tempfile::tempdir().unwrap();
     let settings = file(&folder, "millwright.toml", "[portal]\nprot = 3\n");
+    let embedded = file(&folder, "embedded.toml", "[portal]\nport = 9000\n");
+    let left_to_debezium = "
+        bus = { kind = 'kafka', brokers = '127.0.0.1:1' }
+        postgres = { main = 'postgresql://a@127.0.0.1:1/a', ai = 'postgresql://a@127.0.0.1:1/a' }
+        redis = { url = 'redis://127.0.0.1:1' }
+        relay = { kind = 'debezium' }";
+    let left_to_debezium = file(&folder, "debezium.toml", left_to_debezium);
     let gone = "http://127.0.0.1:1";
     let readings = data("mill.csv");
-    let cases: [(&[&str], i32, &str); 5] = [
+    let cases: [(&[&str], i32, &str); 7] = [
         (&["evaluate", "--readings", &readings, "--labels", "nope"], 2, "MW-0033"),
         (&["config", "check", &settings], 3, "MW-0012"),
         (&["class", "show", "nope"], 3, "MW-0021"),
+        (&["relay", "--config", &embedded], 3, "MW-0060"),
+        (&["relay", "--config", &left_to_debezium], 3, "MW-0061"),
         (&["health", gone], 4, "MW-0040"),
         (&["evaluate", "--readings", "nope.csv"], 5, "MW-0030"),
     ];
