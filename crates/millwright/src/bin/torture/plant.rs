@@ -63,6 +63,9 @@ pub struct Plant {
     bug: Option<String>,
 }
 
+/// For so long a notification may wait for its next attempt, so that one that is tried for ever is seen.
+const BACKED_OFF_MAX: Duration = Duration::from_secs(360);
+
 /// A bug that a build with the feature `planted` has when MILLWRIGHT_PLANTED names it, and what shows it.
 struct Bug {
     name: &'static str,
@@ -360,7 +363,8 @@ impl Tortured {
     }
 
     async fn settle(&self, judge: &mut Judge, clients: &[Client], sent: &Sent, quiet: Duration) -> Result<Verdict> {
-        let mut since = Instant::now();
+        let begun = Instant::now();
+        let mut since = begun;
         let mut before = None;
         loop {
             let seen = judge.look(&self.http, clients, sent).await;
@@ -374,11 +378,11 @@ impl Tortured {
                 before = Some(wrong.clone());
             }
             // What a sender that died had in hand, or a webhook that failed five times in a row, waits for 30 s; a notification
-            // that failed more often than that, until it is due.
+            // that failed more often than that, until it is due, which may be five minutes.
             let waits = wrong.iter().any(|wrong| wrong.starts_with("I5 late"));
             let due_us = seen.as_ref().ok().and_then(|verdict| verdict.due_us);
-            if due_us.is_some_and(|due_us| due_us > unix_us()) && wrong.iter().all(|wrong| wrong.starts_with("I5 late"))
-            {
+            let late_alone = wrong.iter().all(|wrong| wrong.starts_with("I5 late"));
+            if late_alone && due_us.is_some_and(|due_us| due_us > unix_us()) && begun.elapsed() < BACKED_OFF_MAX {
                 since = Instant::now();
             }
             let patience = match (at_rest, waits) {
